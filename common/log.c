@@ -1,0 +1,186 @@
+#include "common/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LINE_MAX_BYTES 2048
+
+static const char *const level_names[] = {"error", "warn", "info", "debug"};
+
+static int log_fd = STDERR_FILENO;
+static char *log_path;
+static enum log_level log_level = LOG_INFO;
+static char log_proc[32] = "master";
+
+static int open_path(const char *path)
+{
+	return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+}
+
+static void set_fd(int fd)
+{
+	if (log_fd != STDERR_FILENO)
+		close(log_fd);
+	log_fd = fd;
+}
+
+int log_open(const char *path)
+{
+	char *copy;
+	int fd;
+
+	if (path == NULL || path[0] == '\0') {
+		set_fd(STDERR_FILENO);
+		free(log_path);
+		log_path = NULL;
+		return 0;
+	}
+	copy = strdup(path);
+	if (copy == NULL)
+		return -1;
+	fd = open_path(path);
+	if (fd == -1) {
+		free(copy);
+		return -1;
+	}
+	set_fd(fd);
+	free(log_path);
+	log_path = copy;
+	return 0;
+}
+
+int log_reopen(void)
+{
+	int fd;
+
+	if (log_path == NULL)
+		return 0;
+	fd = open_path(log_path);
+	if (fd == -1)
+		return -1;
+	set_fd(fd);
+	return 0;
+}
+
+void log_set_level(enum log_level level)
+{
+	log_level = level;
+}
+
+enum log_level log_get_level(void)
+{
+	return log_level;
+}
+
+int log_level_parse(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(level_names); i++) {
+		if (strcmp(level_names[i], name) == 0)
+			return (int)i;
+	}
+	return -1;
+}
+
+void log_set_proc(const char *proc)
+{
+	snprintf(log_proc, sizeof(log_proc), "%s", proc);
+}
+
+/* snprintf at the end of a line that may be full already. */
+static size_t append(char *line, size_t used, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+static size_t append_v(char *line, size_t used, const char *fmt, va_list ap)
+{
+	int n = vsnprintf(line + used, LINE_MAX_BYTES - used, fmt, ap);
+
+	if (n < 0)
+		return used;
+	return u64_min(used + (size_t)n, LINE_MAX_BYTES - 1);
+}
+
+static size_t append(char *line, size_t used, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	used = append_v(line, used, fmt, ap);
+	va_end(ap);
+	return used;
+}
+
+void log_event(enum log_level level, const char *event, const char *fmt, ...)
+{
+	int saved = errno;
+	char line[LINE_MAX_BYTES + 1];
+	struct timespec ts;
+	struct tm tm;
+	size_t used;
+	va_list ap;
+
+	if (level > log_level)
+		return;
+	clock_gettime(CLOCK_REALTIME, &ts);
+	gmtime_r(&ts.tv_sec, &tm);
+	used = strftime(line, LINE_MAX_BYTES, "ts=%Y-%m-%dT%H:%M:%S", &tm);
+	used = append(line, used, ".%03ldZ level=%s proc=%s pid=%ld event=%s", ts.tv_nsec / 1000000, level_names[level],
+		      log_proc, (long)getpid(), event);
+	if (fmt != NULL) {
+		used = append(line, used, " ");
+		va_start(ap, fmt);
+		used = append_v(line, used, fmt, ap);
+		va_end(ap);
+	}
+	line[used++] = '\n';
+	if (write(log_fd, line, used) == -1) {
+		/* The log itself failed (disk full, reader gone): nobody is left to tell. */
+	}
+	errno = saved;
+}
+
+static bool is_plain(unsigned char c)
+{
+	return c > 0x20 && c < 0x7f && c != '"' && c != '\\' && c != '=';
+}
+
+const char *log_quote(struct log_quoted *dst, const char *p, size_t len)
+{
+	static const char hex[] = "0123456789abcdef";
+	size_t n = u64_min(len, LOG_QUOTE_MAX);
+	bool plain = len > 0 && len <= LOG_QUOTE_MAX;
+	char *o = dst->s;
+
+	for (size_t i = 0; i < n && plain; i++)
+		plain = is_plain((unsigned char)p[i]);
+	if (plain) {
+		memcpy(dst->s, p, n);
+		dst->s[n] = '\0';
+		return dst->s;
+	}
+	*o++ = '"';
+	for (size_t i = 0; i < n; i++) {
+		unsigned char c = (unsigned char)p[i];
+
+		if (c == '"' || c == '\\') {
+			*o++ = '\\';
+			*o++ = (char)c;
+		} else if (c < 0x20 || c == 0x7f) {
+			*o++ = '\\';
+			*o++ = 'x';
+			*o++ = hex[c >> 4];
+			*o++ = hex[c & 15];
+		} else {
+			*o++ = (char)c;
+		}
+	}
+	*o++ = '"';
+	if (len > n)
+		*o++ = '+';
+	*o = '\0';
+	return dst->s;
+}
