@@ -43,8 +43,9 @@ struct rec {
 	uint32_t frame_len;    /* frame header + payload; 0 = control */
 	uint16_t frame_off;    /* from the record's start */
 	uint16_t name_len;     /* bytes of the room, 0 if the namespace has none */
-	uint32_t incarnation;  /* control: of the worker addressed */
-	uint16_t slot;         /* control: the worker addressed, or REC_ALL */
+	uint32_t incarnation;  /* control: of the worker addressed; publication: of the publisher's worker */
+	uint16_t slot;         /* control: the worker addressed, or REC_ALL; publication: the publisher's
+				* worker if a client here published it (UP_REQUEST_ANSWER in uplink.h), else REC_ALL */
 	uint16_t pad;
 	uint64_t arg[2];
 };

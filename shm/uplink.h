@@ -24,6 +24,12 @@ enum up_type {
 	UP_CHUNK,   /* the next part of the message begun by UP_PUBLISH */
 };
 
+/* What `request` of UP_PUBLISH asks for. With this bit: one REC_ANSWER under the same number (the HTTP API). Without it,
+ * and not 0: no answer, but the publication's record carries slot, incarnation and arg[0] = request of its
+ * publisher, so that the worker can tell which of its clients has got its own message back (a Close is answered
+ * after them). Records of all other publications have slot = REC_ALL and arg[0] = 0. */
+#define UP_REQUEST_ANSWER UINT32_C(0x80000000)
+
 struct up_rec {
 	uint32_t len; /* all of it; a multiple of RING_ALIGN */
 	uint8_t type; /* enum up_type */
@@ -31,7 +37,7 @@ struct up_rec {
 	uint16_t ns;
 	uint32_t total;   /* UP_PUBLISH: payload bytes of the whole message */
 	uint32_t payload; /* payload bytes in this record, behind the room */
-	uint32_t request; /* UP_PUBLISH: REC_ANSWER wanted under this number; 0 = none */
+	uint32_t request; /* UP_PUBLISH, see UP_REQUEST_ANSWER; 0 = none */
 	uint8_t source;   /* UP_PUBLISH: enum cfg_source: client or API */
 	uint8_t name_len; /* bytes of the room behind this header */
 	uint16_t pad;
