@@ -125,6 +125,12 @@ size_t config_redis_channel(const struct cfg_namespace *ns, struct slice room, c
 const struct cfg_namespace *config_find(const struct config *c, struct slice name);
 const struct cfg_namespace *config_find_id(const struct config *c, uint16_t id);
 
+/* Free what a listener owns and zero it. */
+void config_listener_clear(struct cfg_listener *l);
+
+/* Free what the URL gave (url, host, user, password, path) and make them NULL; the rest stays. */
+void config_redis_clear(struct cfg_redis *r);
+
 /* Free everything below and the struct itself. NULL is fine. */
 void config_free(struct config *c);
 
