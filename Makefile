@@ -39,6 +39,6 @@ $(BUILD)/%.o: %.c
 # Debian ships llhttp as C sources; they are compiled as they are, without our warnings.
 $(BUILD)/llhttp/%.o: $(LLHTTP)/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CSTD) $(OPT) -isystem $(LLHTTP_H) -c -o $@ $<
+	$(CC) $(CSTD) $(OPT) -DLLHTTP_STRICT_MODE=1 -isystem $(LLHTTP_H) -c -o $@ $<
 
 -include $(OBJ:.o=.d)
