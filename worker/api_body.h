@@ -1,0 +1,36 @@
+/* api_body.h - what POST /api/publish asks for (docs/protocol: admin HTTP).
+ *
+ *   {"channel":"demo:a","data":<any JSON>}   text frame, the bytes of the value exactly as they were written
+ *   {"channel":"demo:a","text":"..."}        text frame, the decoded string
+ *   {"channel":"demo:a","b64data":"..."}     binary frame
+ *
+ * Worker process only; pure but for the scratch buffer. Other keys are ignored; of a repeated key the last
+ * counts.
+ */
+#ifndef RC_API_BODY_H
+#define RC_API_BODY_H
+
+#include "common/base.h"
+#include "common/buf.h"
+#include "common/config.h"
+
+struct api_publish {
+	const struct cfg_namespace *ns; /* borrowed from the configuration */
+	struct slice room;              /* "" in a namespace without rooms */
+	uint8_t opcode;                 /* WS_TEXT or WS_BINARY */
+	struct slice payload;           /* of the body or of the scratch buffer: valid while both are */
+	char channel[CFG_NAME_MAX + 1 + CFG_ROOM_MAX + 1]; /* as asked for, decoded; room points in here */
+	size_t channel_len;
+
+	/* The error, for {"error":{"code":...,"message":...}} */
+	const char *code; /* bad_json, bad_request, bad_base64, unknown_namespace, publish_denied, too_large;
+			     NULL if none */
+	const char *message; /* in English, a constant */
+};
+
+/* Read the whole body. Returns 0 with *out filled in, or the HTTP status: 400, 403, 404, 413 (or 503
+ * "overloaded": no memory). `scratch` holds what had to be decoded; it is emptied first. */
+int api_publish_parse(const struct config *c, struct slice body, struct api_publish *out,
+		      struct buf *scratch) MUST_CHECK;
+
+#endif
