@@ -96,8 +96,10 @@ static int msg_reserve(struct ws_call *c, uint64_t need)
 
 static void msg_drop(struct ws_pool *pool, struct ws_in *in)
 {
-	pool->memory -= in->msg_cap;
-	free(in->msg);
+	if (in->msg_cap > 0) {
+		pool->memory -= in->msg_cap;
+		free(in->msg);
+	}
 	in->msg = NULL;
 	in->msg_len = in->msg_cap = 0;
 }

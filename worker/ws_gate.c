@@ -1,5 +1,6 @@
 #include "worker/ws_gate.h"
 
+#include "common/utf8.h"
 #include "common/wsframe.h"
 
 #define PROTOCOL_ERROR 1002
@@ -85,51 +86,5 @@ int ws_gate_close(const uint8_t *p, size_t len, uint16_t *code)
 	*code = (uint16_t)big_endian(p, 2);
 	if (!may_close_code_travel(*code))
 		return PROTOCOL_ERROR;
-	return ws_is_utf8(p + 2, len - 2) ? 0 : NOT_UTF8;
-}
-
-/* Bytes of the character that begins at p, of which n are there; 0 if there is none. */
-static size_t utf8_step(const uint8_t *p, size_t n)
-{
-	uint8_t lo = 0x80, hi = 0xbf;
-	size_t len;
-
-	if (p[0] < 0x80)
-		return 1;
-	if (p[0] < 0xc2 || p[0] > 0xf4)
-		return 0;
-	len = p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
-	if (n < len)
-		return 0;
-	switch (p[0]) { /* the second byte alone decides on overlong forms, surrogates and the upper end */
-	case 0xe0:
-		lo = 0xa0;
-		break;
-	case 0xed:
-		hi = 0x9f;
-		break;
-	case 0xf0:
-		lo = 0x90;
-		break;
-	case 0xf4:
-		hi = 0x8f;
-		break;
-	}
-	if (p[1] < lo || p[1] > hi)
-		return 0;
-	for (size_t i = 2; i < len; i++) {
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-	}
-	return len;
-}
-
-bool ws_is_utf8(const uint8_t *p, size_t len)
-{
-	for (size_t i = 0, n; i < len; i += n) {
-		n = utf8_step(p + i, len - i);
-		if (n == 0)
-			return false;
-	}
-	return true;
+	return utf8_is_valid(p + 2, len - 2) ? 0 : NOT_UTF8;
 }

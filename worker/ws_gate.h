@@ -46,7 +46,4 @@ static inline bool ws_is_control(uint8_t opcode)
  * answer with: 1002 (one byte, a code that may not travel), 1007 (the reason is not UTF-8). */
 int ws_gate_close(const uint8_t *p, size_t len, uint16_t *code) MUST_CHECK;
 
-/* Is it UTF-8 by RFC 3629: shortest forms only, no surrogates, nothing above U+10FFFF? */
-bool ws_is_utf8(const uint8_t *p, size_t len) MUST_CHECK;
-
 #endif

@@ -119,7 +119,6 @@ struct ws_parser *ws_pool_borrow(struct ws_pool *pool)
 			return NULL;
 	}
 	parser->next = NULL;
-	parser->fed = parser->done = 0;
 	pool->n_borrowed++;
 	return parser;
 }

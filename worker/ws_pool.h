@@ -37,7 +37,8 @@ struct ws_parser {
 	int error; /* close code that an upcall gave; the rest of the input is then withheld */
 
 	/* Is it as new? Counted from what wslay itself reports, not from our gate, so that one checks the
-	 * other. fed: bytes fetched. done: bytes of all frames that wslay reported complete. */
+	 * other. fed: bytes fetched. done: bytes of all frames that wslay reported complete. Both run freely
+	 * over a parser's life. */
 	uint64_t fed, done;
 	uint64_t frame_len;
 	bool in_message;
