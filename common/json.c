@@ -9,29 +9,15 @@
 #include <string.h>
 
 #include "common/utf8.h"
+#include "common/word.h"
 
 _Static_assert(JSON_DEPTH_MAX == 64, "the stack of open containers is a uint64_t");
-
-#define ONES  0x0101010101010101u
-#define HIGHS 0x8080808080808080u
 
 static const char *skip_blanks(const char *p, const char *end)
 {
 	while (p < end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t'))
 		p++;
 	return p;
-}
-
-/* Does the word hold a byte below 0x20, a quote or a backslash? A byte of 0x80 and more may say so wrongly:
- * harmless, it only sends the word through the slow path. */
-static bool word_is_plain(const char *p)
-{
-	uint64_t w, quote, back;
-
-	memcpy(&w, p, sizeof(w));
-	quote = w ^ ONES * '"';
-	back = w ^ ONES * '\\';
-	return (((w - ONES * 0x20) | (quote - ONES) | (back - ONES)) & HIGHS) == 0;
 }
 
 static bool is_hex(char c)
@@ -63,20 +49,34 @@ static const char *skip_escape(const char *p, const char *end)
 	}
 }
 
+/* The first byte from p on that does not simply belong to a string: quote, backslash or control byte; or
+ * `end`. */
+static const char *string_stop(const char *p, const char *end)
+{
+	uint64_t w, stops;
+
+	for (; end - p >= 8; p += 8) {
+		w = word_load(p);
+		stops = word_below(w, 0x20) | word_equal(w, '"') | word_equal(w, '\\');
+		if (stops != 0)
+			return p + word_first(stops);
+	}
+	while (p < end && (uint8_t)*p >= 0x20 && *p != '"' && *p != '\\')
+		p++;
+	return p;
+}
+
 /* p is behind the opening quote. Returns what is behind the closing one, or NULL. */
 static const char *skip_string(const char *p, const char *end)
 {
-	while (p != NULL) {
-		while (end - p >= 8 && word_is_plain(p))
-			p += 8;
-		while (p < end && *p != '"' && *p != '\\' && (uint8_t)*p >= 0x20 && (uint8_t)*p < 0x80)
-			p++;
+	do {
+		p = string_stop(p, end);
 		if (p == end || (uint8_t)*p < 0x20)
 			return NULL;
 		if (*p == '"')
 			return p + 1;
-		p = *p == '\\' ? skip_escape(p + 1, end) : p + 1;
-	}
+		p = skip_escape(p + 1, end);
+	} while (p != NULL);
 	return NULL;
 }
 
@@ -118,19 +118,19 @@ static const char *skip_scalar(const char *p, const char *end, enum json_type *t
 {
 	switch (*p) {
 	case '"':
-		*type = JSON_STRING;
+		*type = JSON_TYPE_STRING;
 		return skip_string(p + 1, end);
 	case 't':
-		*type = JSON_TRUE;
+		*type = JSON_TYPE_TRUE;
 		return skip_word(p, end, "true", 4);
 	case 'f':
-		*type = JSON_FALSE;
+		*type = JSON_TYPE_FALSE;
 		return skip_word(p, end, "false", 5);
 	case 'n':
-		*type = JSON_NULL;
+		*type = JSON_TYPE_NULL;
 		return skip_word(p, end, "null", 4);
 	default:
-		*type = JSON_NUMBER;
+		*type = JSON_TYPE_NUMBER;
 		return skip_number(p, end);
 	}
 }
@@ -215,7 +215,7 @@ static const char *skip_value(const char *p, const char *end, unsigned max_depth
 		return NULL;
 	if (*p != '{' && *p != '[')
 		return skip_scalar(p, end, type);
-	*type = *p == '{' ? JSON_OBJECT : JSON_ARRAY;
+	*type = *p == '{' ? JSON_TYPE_OBJECT : JSON_TYPE_ARRAY;
 	return skip_container(p, end, max_depth);
 }
 
@@ -357,7 +357,7 @@ bool json_is(struct slice raw, const char *s)
 	const char *p, *end;
 	char c[4];
 
-	if (!unquote(raw, &p, &end))
+	if (!unquote(raw, &p, &end) || (size_t)(end - p) < len) /* decoding never makes longer */
 		return false;
 	if (memchr(p, '\\', (size_t)(end - p)) == NULL)
 		return (size_t)(end - p) == len && memcmp(p, s, len) == 0;
@@ -481,12 +481,12 @@ static enum json_route route_text(const struct json_member *m, char *dst, size_t
 	struct slice number;
 	ssize_t n;
 
-	if (m->type == JSON_STRING) {
+	if (m->type == JSON_TYPE_STRING) {
 		n = json_string_copy(m->value, dst, size);
 		*len = n < 0 ? 0 : (size_t)n;
 		return n < 0 ? JSON_ROUTE_NONE : JSON_ROUTE_OK;
 	}
-	if (m->type != JSON_NUMBER)
+	if (m->type != JSON_TYPE_NUMBER)
 		return JSON_ROUTE_NONE;
 	number = canonical_integer(m->value);
 	if (number.len == 0 || number.len > size)
@@ -498,7 +498,7 @@ static enum json_route route_text(const struct json_member *m, char *dst, size_t
 
 enum json_route json_route_value(struct slice text, const char *key, char *dst, size_t size, size_t *len)
 {
-	struct json_member m, last = {.type = JSON_NULL};
+	struct json_member m, last = {.type = JSON_TYPE_NULL};
 	struct json_iter it;
 	int rc;
 

@@ -16,7 +16,16 @@
 
 #define JSON_DEPTH_MAX 64
 
-enum json_type { JSON_OBJECT, JSON_ARRAY, JSON_STRING, JSON_NUMBER, JSON_TRUE, JSON_FALSE, JSON_NULL };
+/* The prefix keeps clear of jansson, which claims JSON_OBJECT and the like. */
+enum json_type {
+	JSON_TYPE_OBJECT,
+	JSON_TYPE_ARRAY,
+	JSON_TYPE_STRING,
+	JSON_TYPE_NUMBER,
+	JSON_TYPE_TRUE,
+	JSON_TYPE_FALSE,
+	JSON_TYPE_NULL
+};
 
 struct json_member {
 	struct slice key;   /* raw */

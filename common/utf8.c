@@ -1,8 +1,6 @@
 #include "common/utf8.h"
 
-#include <string.h>
-
-#define HIGH_BITS 0x8080808080808080u
+#include "common/word.h"
 
 static bool is_tail(uint8_t c)
 {
@@ -48,18 +46,11 @@ size_t utf8_sequence(const void *at, size_t len)
 static size_t ascii_words(const uint8_t *p, size_t len)
 {
 	size_t i = 0;
-	uint64_t w[2];
 
-	for (; len - i >= sizeof(w); i += sizeof(w)) {
-		memcpy(w, p + i, sizeof(w));
-		if ((w[0] | w[1]) & HIGH_BITS)
-			break;
-	}
-	if (len - i >= sizeof(w[0])) {
-		memcpy(w, p + i, sizeof(w[0]));
-		if (!(w[0] & HIGH_BITS))
-			i += sizeof(w[0]);
-	}
+	while (len - i >= 16 && ((word_load(p + i) | word_load(p + i + 8)) & WORD_HIGHS) == 0)
+		i += 16;
+	if (len - i >= 8 && (word_load(p + i) & WORD_HIGHS) == 0)
+		i += 8;
 	return i;
 }
 

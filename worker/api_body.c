@@ -62,7 +62,7 @@ static int take_channel(const struct config *c, const struct json_member *m, str
 	const char *colon;
 	ssize_t n;
 
-	if (!is_given(m) || m->type != JSON_STRING)
+	if (!is_given(m) || m->type != JSON_TYPE_STRING)
 		return bad_request(out, "channel: a string is required");
 	n = json_string_copy(m->value, out->channel, sizeof(out->channel) - 1);
 	if (n <= 0)
@@ -85,7 +85,7 @@ static int take_channel(const struct config *c, const struct json_member *m, str
 /* A string without escapes is used where it stands. */
 static int take_text(const struct json_member *m, struct api_publish *out, struct buf *scratch)
 {
-	if (m->type != JSON_STRING)
+	if (m->type != JSON_TYPE_STRING)
 		return bad_request(out, "text: a string is required");
 	out->payload = (struct slice){m->value.p + 1, m->value.len - 2};
 	if (memchr(out->payload.p, '\\', out->payload.len) == NULL)
@@ -104,7 +104,7 @@ static int take_base64(const struct json_member *m, struct api_publish *out, str
 	struct slice text = {m->value.p + 1, m->value.len - 2};
 	ssize_t n;
 
-	if (m->type != JSON_STRING)
+	if (m->type != JSON_TYPE_STRING)
 		return bad_request(out, "b64data: a string is required");
 	if (memchr(text.p, '\\', text.len) != NULL) { /* "\/" is how some write a slash */
 		if (json_string_decode(m->value, scratch) == -1)

@@ -2,11 +2,11 @@
 
 #include <string.h>
 
+#include "common/word.h"
+
 #define METHOD_MAX  32                       /* longer than any that llhttp knows */
 #define LINE_EXTRA  (METHOD_MAX + 1 + 9 + 1) /* of the request line besides its target: " HTTP/1.1", CR */
 #define CHUNK_SLACK 4096
-#define ONES        0x0101010101010101u
-#define HIGHS       0x8080808080808080u
 
 enum { AT_START, AT_REQUEST_LINE, AT_HEADERS, AT_END };
 
@@ -109,29 +109,26 @@ static bool is_control(char c)
 	return ((uint8_t)c < 0x20 && c != '\t') || c == 0x7f;
 }
 
-/* Is there surely none in these eight bytes? A tab makes it say no, which costs eight single steps. */
-static bool word_is_plain(const char *p)
-{
-	uint64_t w, del;
-
-	memcpy(&w, p, sizeof(w));
-	del = w ^ ONES * 0x7f;
-	return ((((w - ONES * 0x20) & ~w) | ((del - ONES) & ~del)) & HIGHS) == 0;
-}
-
 /* Bytes before the first control byte (a tab is none). */
 static size_t plain_run(const char *p, size_t len)
 {
-	size_t i = 0, stop;
+	size_t i = 0;
+	uint64_t w, stops;
 
-	while (i < len) {
-		while (len - i >= 8 && word_is_plain(p + i))
+	while (len - i >= 8) {
+		w = word_load(p + i);
+		stops = word_below(w, 0x20) | word_equal(w, 0x7f);
+		if (stops == 0) {
 			i += 8;
-		for (stop = u64_min(i + 8, len); i < stop; i++) {
-			if (is_control(p[i]))
-				return i;
+			continue;
 		}
+		i += word_first(stops);
+		if (p[i] != '\t')
+			return i;
+		i++;
 	}
+	while (i < len && !is_control(p[i]))
+		i++;
 	return i;
 }
 
