@@ -1,44 +1,214 @@
 # ringcast: one plain Makefile.  make help
+#
+# Everything that is built lands in $(BUILD): build/ for the plain build, build-address-undefined/ and so on
+# with SAN=.  A change of a header, of a flag or of the list of files rebuilds what depends on it.
 SHELL     := /bin/bash
 CC        ?= cc
 PREFIX    ?= /usr/local
-BUILD     ?= build$(if $(SAN),-$(subst $(comma),-,$(SAN)),)
 SAN       ?=
 comma     := ,
+BUILD     ?= build$(if $(SAN),-$(subst $(comma),-,$(SAN)),)
 PY        := /usr/bin/python3
 LLHTTP    := /usr/share/llhttp
 LLHTTP_H  := /usr/share/include/llhttp
 
+# V=1 shows the commands as they run.
+Q   := $(if $(V),,@)
+say  = @$(if $(V),:,printf '  %-6s %s\n' $(1) $@)
+
+# ---- flags
+
 CSTD      := -std=gnu17 -D_GNU_SOURCE
 WARN      := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Werror
-OPT       := $(if $(SAN),-O1 -g -fno-omit-frame-pointer -fsanitize=$(SAN) $(if $(findstring undefined,$(SAN)),-fno-sanitize-recover=undefined),-O2 -g)
+SAN_FLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=$(SAN) \
+             $(if $(findstring undefined,$(SAN)),-fno-sanitize-recover=undefined)
+OPT       := $(if $(SAN),$(SAN_FLAGS),-O2 -g)
 INC       := -I. -isystem $(LLHTTP_H)
-CFLAGS_RC := $(CSTD) $(WARN) $(OPT) $(INC) $(CFLAGS)
+# The sanitizers bring their own allocator, so jemalloc is left out of those builds.
 JEMALLOC  := $(if $(SAN),,-ljemalloc)
-$(if $(SAN),,$(eval CFLAGS_RC += -DRC_JEMALLOC))
+CFLAGS_RC := $(CSTD) $(WARN) $(OPT) $(INC) $(if $(SAN),,-DRC_JEMALLOC) $(CFLAGS)
 LIBS      := -lhiredis -lev -lwslay -lconfuse -lssl -lcrypto -lpthread -lm $(JEMALLOC)
+
+# ---- the server
 
 SRC_COMMON := $(wildcard common/*.c)
 SRC_SHM    := $(wildcard shm/*.c)
 SRC_MASTER := $(wildcard master/*.c)
 SRC_WORKER := $(wildcard worker/*.c)
 SRC        := $(SRC_COMMON) $(SRC_SHM) $(SRC_MASTER) $(SRC_WORKER)
+OBJ_COMMON := $(SRC_COMMON:%.c=$(BUILD)/%.o)
 OBJ        := $(SRC:%.c=$(BUILD)/%.o)
 OBJ_LLHTTP := $(BUILD)/llhttp/llhttp.o $(BUILD)/llhttp/api.o $(BUILD)/llhttp/http.o
 
+.DEFAULT_GOAL := all
 .PHONY: all
-all: $(BUILD)/ringcast
+all: $(BUILD)/ringcast ## build the server: build/ringcast
 
-$(BUILD)/ringcast: $(OBJ) $(OBJ_LLHTTP)
-	$(CC) $(CFLAGS_RC) $(LDFLAGS) -o $@ $^ $(LIBS)
+$(BUILD)/ringcast: $(OBJ) $(OBJ_LLHTTP) $(BUILD)/files
+	$(call say,LINK)
+	$(Q)$(CC) $(CFLAGS_RC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIBS)
 
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_RC) -MMD -MP -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(CFLAGS_RC) -MMD -MP -c -o $@ $<
 
 # Debian ships llhttp as C sources; they are compiled as they are, without our warnings.
-$(BUILD)/llhttp/%.o: $(LLHTTP)/%.c
+$(BUILD)/llhttp/%.o: $(LLHTTP)/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CSTD) $(OPT) -DLLHTTP_STRICT_MODE=1 -isystem $(LLHTTP_H) -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(CSTD) $(OPT) -DLLHTTP_STRICT_MODE=1 -isystem $(LLHTTP_H) -c -o $@ $<
+
+# Files that change only when what they record changes: the flags, and which files make the server.
+$(BUILD)/flags: RECORD = $(CC) $(CFLAGS_RC) $(LDFLAGS) $(LIBS)
+$(BUILD)/files: RECORD = $(OBJ)
+$(BUILD)/flags $(BUILD)/files: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(RECORD)' | cmp -s - $@ || printf '%s\n' '$(RECORD)' >$@
+
+.PHONY: FORCE
+FORCE:
 
 -include $(OBJ:.o=.d)
+
+# ---- for people
+
+.PHONY: run
+run: ## install what is missing, build, serve the demo in the foreground
+	@etc/install-packages.sh build run
+	@$(MAKE) --no-print-directory all
+	@printf '%s\n' '' \
+	  'ringcast starts in local mode with the demo namespace; Ctrl-C stops it. In other terminals:' '' \
+	  '  listen:   /usr/bin/python3 -m websockets ws://127.0.0.1:8080/ws/a' \
+	  '  publish:  curl -X POST http://127.0.0.1:8081/api/publish -d '\''{"channel":"demo:a","text":"hello"}'\' \
+	  '  look:     curl http://127.0.0.1:8081/stats' ''
+	@exec $(BUILD)/ringcast $(ARGS)
+
+.PHONY: test
+test: ## install what is missing, build, run every test
+	@etc/install-packages.sh build run test
+	@tests/run
+
+.PHONY: test-asan test-tsan
+test-asan: ## unit tests, fuzz corpus and integration tests, all under ASan and UBSan
+	@etc/install-packages.sh build run test
+	@tests/run --san address,undefined
+
+test-tsan: ## unit tests and the ring's thread stress under TSan
+	@etc/install-packages.sh build run test
+	@tests/run --san thread
+
+.PHONY: install
+install: all ## install into $(DESTDIR)$(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man8 \
+	  $(DESTDIR)$(PREFIX)/share/doc/ringcast $(DESTDIR)$(PREFIX)/share/doc/ringcast/examples
+	install -m 755 $(BUILD)/ringcast $(DESTDIR)$(PREFIX)/sbin/ringcast
+	install -m 644 docs/ringcast.8 $(DESTDIR)$(PREFIX)/share/man/man8/
+	install -m 644 README.md LICENSE docs/*.md $(DESTDIR)$(PREFIX)/share/doc/ringcast/
+	install -m 644 etc/*.conf $(DESTDIR)$(PREFIX)/share/doc/ringcast/examples/
+
+.PHONY: clean
+clean: ## remove all that was built
+	rm -rf build build-*
+
+# ---- unit tests
+#
+# The first lines of a test say what it links besides common/, and further libraries if it needs some:
+#   /* LINK: worker/ws.c worker/ws_gate.c */
+#   /* LIBS: -ljansson */
+
+UNIT      := $(wildcard tests/unit/test_*.c)
+FUZZ      := $(wildcard tests/fuzz/fuzz_*.c)
+UNIT_BIN  := $(UNIT:tests/unit/%.c=$(BUILD)/tests/%)
+REPLAY    := $(FUZZ:tests/fuzz/fuzz_%.c=$(BUILD)/tests/replay_%)
+
+# Words "FILE=KEY=word" for each word behind KEY: in the first 12 lines of FILE, to the end of that comment's list.
+HEADS := $(if $(UNIT)$(FUZZ),$(shell awk 'FNR == 1 { key = "" } FNR <= 12 { \
+	for (i = 1; i <= NF; i++) { \
+		if ($$i ~ /^(LINK|LIBS|COVER):$$/) key = substr($$i, 1, length($$i) - 1); \
+		else if (key != "" && $$i ~ /^([a-z_]+\/)+[a-z0-9_]+\.c$$|^-l[a-z0-9]+$$/) print FILENAME "=" key "=" $$i; \
+		else if (!($$i == "*" && i == 1)) key = ""; } }' $(UNIT) $(FUZZ)))
+head_words = $(patsubst $(1)=$(2)=%,%,$(filter $(1)=$(2)=%,$(HEADS)))
+head_objs  = $(patsubst %.c,$(2)/%.o,$(filter-out common/%,$(call head_words,$(1),LINK)))
+
+define unit_rule
+$(BUILD)/tests/$(notdir $(1:.c=)): $(BUILD)/$(1:.c=.o) $(call head_objs,$(1),$(BUILD)) $(OBJ_COMMON) $(OBJ_LLHTTP)
+	@mkdir -p $$(@D)
+	$$(call say,LINK)
+	$$(Q)$$(CC) $$(CFLAGS_RC) $$(LDFLAGS) -o $$@ $$(filter %.o,$$^) -Wl,--as-needed -lcmocka $(call head_words,$(1),LIBS) $$(LIBS)
+endef
+$(foreach t,$(UNIT),$(eval $(call unit_rule,$(t))))
+-include $(UNIT:%.c=$(BUILD)/%.d)
+
+.PHONY: units
+units: $(UNIT_BIN) $(REPLAY) ## build the unit tests into $(BUILD)/tests/
+
+# ---- fuzzing
+#
+# A fuzz target is built three times: for libFuzzer (with coverage), the same with its planted bug, and by the
+# plain compiler with a driver that replays the seed corpus, which is what `make test` runs.
+
+FUZZ_CC      := clang-14
+FUZZ_SECONDS ?= 60
+FUZZ_FLAGS   := $(CSTD) -Wall -Wextra -O1 -g -fno-omit-frame-pointer $(INC) \
+                -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
+FUZZ_COVER   := -fprofile-instr-generate -fcoverage-mapping
+FUZZ_BIN     := $(FUZZ:tests/fuzz/%.c=$(BUILD)/fuzz/%)
+FUZZ_PLANT   := $(FUZZ:tests/fuzz/%.c=$(BUILD)/fuzz-plant/%)
+FUZZ_LIBS     = -Wl,--as-needed $(filter-out -ljemalloc,$(LIBS))
+LLHTTP_C     := $(OBJ_LLHTTP:$(BUILD)/llhttp/%.o=$(LLHTTP)/%.c)
+
+define fuzz_rule
+$(BUILD)/tests/replay_$(patsubst fuzz_%.c,%,$(notdir $(1))): $(BUILD)/$(1:.c=.o) $(BUILD)/tests/fuzz/replay.o \
+		$(call head_objs,$(1),$(BUILD)) $(OBJ_COMMON) $(OBJ_LLHTTP)
+	@mkdir -p $$(@D)
+	$$(call say,LINK)
+	$$(Q)$$(CC) $$(CFLAGS_RC) $$(LDFLAGS) -o $$@ $$(filter %.o,$$^) -Wl,--as-needed $(call head_words,$(1),LIBS) $$(LIBS)
+$(BUILD)/fuzz/$(notdir $(1:.c=)): $(1) $(filter-out common/%,$(call head_words,$(1),LINK)) $(SRC_COMMON) $(HEADERS)
+	@mkdir -p $$(@D)
+	$$(call say,FUZZ)
+	$$(Q)$$(FUZZ_CC) $$(FUZZ_FLAGS) $$(FUZZ_COVER) -o $$@ $$(filter %.c,$$^) $(LLHTTP_C) $(call head_words,$(1),LIBS) $$(FUZZ_LIBS)
+	@printf '%s\n' $(or $(call head_words,$(1),COVER),$(call head_words,$(1),LINK)) >$$@.cover
+$(BUILD)/fuzz-plant/$(notdir $(1:.c=)): $(1) $(filter-out common/%,$(call head_words,$(1),LINK)) $(SRC_COMMON) $(HEADERS)
+	@mkdir -p $$(@D)
+	$$(call say,FUZZ)
+	$$(Q)$$(FUZZ_CC) $$(FUZZ_FLAGS) -DFUZZ_PLANT_BUG -o $$@ $$(filter %.c,$$^) $(LLHTTP_C) $(call head_words,$(1),LIBS) $$(FUZZ_LIBS)
+endef
+HEADERS := $(wildcard common/*.h shm/*.h master/*.h worker/*.h)
+$(foreach t,$(FUZZ),$(eval $(call fuzz_rule,$(t))))
+-include $(FUZZ:%.c=$(BUILD)/%.d) $(BUILD)/tests/fuzz/replay.d
+
+.PHONY: fuzz fuzz-selftest
+fuzz: ## fuzz each target for a minute, two at a time (FUZZ_SECONDS=60)
+	@etc/install-packages.sh build fuzz
+	@$(MAKE) --no-print-directory $(FUZZ_BIN)
+	@tests/fuzz/run $(BUILD) $(FUZZ_SECONDS)
+
+fuzz-selftest: ## each target covers 80 % of its module and finds its planted bug
+	@etc/install-packages.sh build fuzz
+	@$(MAKE) --no-print-directory $(FUZZ_BIN) $(FUZZ_PLANT)
+	@tests/fuzz/run --selftest $(BUILD) $(FUZZ_SECONDS)
+
+# ---- care of the sources
+
+TIDY_SRC := $(SRC) $(wildcard bench/*.c)
+ALL_C    := $(TIDY_SRC) $(UNIT) $(wildcard tests/*/*.c)
+
+.PHONY: format lint
+format: ## clang-format every C file in place
+	@etc/install-packages.sh lint
+	clang-format -i $(sort $(ALL_C) $(wildcard */*.h tests/*/*.h))
+
+lint: ## the project's own rules, cppcheck, clang-tidy
+	@etc/install-packages.sh build lint
+	@tests/lint
+	@mkdir -p $(BUILD)/cppcheck
+	cppcheck -q -j2 --std=c11 --language=c --enable=warning,performance,portability --inline-suppr \
+	  --suppress=missingIncludeSystem --cppcheck-build-dir=$(BUILD)/cppcheck --error-exitcode=1 -I. $(TIDY_SRC)
+	printf '%s\n' $(TIDY_SRC) | xargs -P2 -n8 -I{} clang-tidy --quiet {} -- $(CSTD) -Wall -Wextra $(INC) 2>/dev/null
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@printf '%s\n' '' '  SAN=address,undefined or SAN=thread builds with sanitizers into a directory of its own;' \
+	  '  BUILD= names another build directory, CFLAGS= and LDFLAGS= are added to ours, V=1 shows commands.'
