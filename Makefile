@@ -69,7 +69,7 @@ $(BUILD)/flags $(BUILD)/files: FORCE
 .PHONY: FORCE
 FORCE:
 
--include $(OBJ:.o=.d)
+-include $(wildcard $(BUILD)/*/*.d $(BUILD)/*/*/*.d)
 
 # ---- for people
 
@@ -87,16 +87,16 @@ run: ## install what is missing, build, serve the demo in the foreground
 .PHONY: test
 test: ## install what is missing, build, run every test
 	@etc/install-packages.sh build run test
-	@tests/run
+	@tests/run --build $(BUILD)
 
 .PHONY: test-asan test-tsan
 test-asan: ## unit tests, fuzz corpus and integration tests, all under ASan and UBSan
 	@etc/install-packages.sh build run test
-	@tests/run --san address,undefined
+	@tests/run --build $(BUILD) --san address,undefined
 
 test-tsan: ## unit tests and the ring's thread stress under TSan
 	@etc/install-packages.sh build run test
-	@tests/run --san thread
+	@tests/run --build $(BUILD) --san thread
 
 .PHONY: install
 install: all ## install into $(DESTDIR)$(PREFIX)
@@ -138,7 +138,6 @@ $(BUILD)/tests/$(notdir $(1:.c=)): $(BUILD)/$(1:.c=.o) $(call head_objs,$(1),$(B
 	$$(Q)$$(CC) $$(CFLAGS_RC) $$(LDFLAGS) -o $$@ $$(filter %.o,$$^) -Wl,--as-needed -lcmocka $(call head_words,$(1),LIBS) $$(LIBS)
 endef
 $(foreach t,$(UNIT),$(eval $(call unit_rule,$(t))))
--include $(UNIT:%.c=$(BUILD)/%.d)
 
 .PHONY: units
 units: $(UNIT_BIN) $(REPLAY) ## build the unit tests into $(BUILD)/tests/
@@ -176,7 +175,6 @@ $(BUILD)/fuzz-plant/$(notdir $(1:.c=)): $(1) $(filter-out common/%,$(call head_w
 endef
 HEADERS := $(wildcard common/*.h shm/*.h master/*.h worker/*.h)
 $(foreach t,$(FUZZ),$(eval $(call fuzz_rule,$(t))))
--include $(FUZZ:%.c=$(BUILD)/%.d) $(BUILD)/tests/fuzz/replay.d
 
 .PHONY: fuzz fuzz-selftest
 fuzz: ## fuzz each target for a minute, two at a time (FUZZ_SECONDS=60)
