@@ -1,0 +1,172 @@
+/* accept.c - listeners of this worker: accept in batches, leave the reuseport group when full, come back. */
+#include <errno.h>
+#include <stdlib.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "worker/handshake.h"
+#include "worker/worker.h"
+
+#define ACCEPT_BATCH  64  /* of one listener and loop turn: the others' clients wait for it */
+#define COME_BACK_GAP 16  /* free places before a full worker listens again: no flapping at the limit */
+
+/* Options that accepted sockets inherit from the listener: one syscall a listener, not two a connection. */
+static void set_inherited(const struct worker *w, const struct acceptor *a)
+{
+	int on = 1, size = (int)w->config->limits.send_buffer;
+
+	if (!a->is_unix && setsockopt(a->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) == -1)
+		log_event(LOG_WARN, "listen", "errno=%d msg=\"cannot set TCP_NODELAY\"", errno);
+	/* The kernel's own sizing lets one client that never reads take 4 MB. It doubles what it is told. */
+	if (size > 0 && setsockopt(a->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) == -1)
+		log_event(LOG_WARN, "listen", "errno=%d msg=\"cannot set SO_SNDBUF\"", errno);
+}
+
+/* Connections of all workers, for limits.max_connections. */
+static uint64_t host_connections(const struct worker *w)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < SLOT_MAX; i++) {
+		const struct counters *c = counters_block(w->all_counters, i);
+
+		if (atomic_load_explicit(&w->globals->worker[i].state, memory_order_relaxed) != WORKER_EMPTY)
+			n += count_get(&c->connections) + count_get(&c->handshaking);
+	}
+	return n;
+}
+
+/* Over a limit that is answered with 503 (the worker itself has room for the descriptor). */
+static bool is_over_limit(const struct worker *w)
+{
+	const struct cfg_limits *l = &w->config->limits;
+
+	if (l->max_handshakes != 0 && w->conns.n_handshaking >= l->max_handshakes)
+		return true;
+	return l->max_connections != 0 && host_connections(w) >= l->max_connections;
+}
+
+static void refuse(struct worker *w, int fd)
+{
+	char answer[HANDSHAKE_REFUSAL_SIZE];
+	size_t len = handshake_refusal(answer, sizeof(answer), 503);
+
+	count_add(&w->count->refused[COUNT_REFUSED_full], 1);
+	if (send(fd, answer, len, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)len)
+		(void)shutdown(fd, SHUT_WR);
+	(void)recv(fd, answer, sizeof(answer), MSG_DONTWAIT);
+	close(fd);
+}
+
+static bool is_full(const struct worker *w)
+{
+	return w->conns.n >= w->conns.max;
+}
+
+/* Returns false when the queue is empty (or nothing more can be taken now). */
+static bool accept_one(struct worker *w, struct acceptor *a)
+{
+	int fd = accept4(a->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	if (fd == -1) {
+		if (errno == EAGAIN || errno == EINVAL) /* EINVAL: left the group meanwhile */
+			return false;
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+			w->conns.max = w->conns.n; /* what the system really gives */
+			log_event(LOG_WARN, "full", "total=%u errno=%d msg=\"no more descriptors or memory\"", w->conns.n,
+				  errno);
+			return false;
+		}
+		return errno == EINTR || errno == ECONNABORTED || errno == EPROTO;
+	}
+	count_add(&w->count->accepted, 1);
+	if (is_over_limit(w))
+		refuse(w, fd);
+	else
+		(void)conn_open(w, fd);
+	return true;
+}
+
+static void on_acceptable(struct ev_loop *loop, ev_io *io, int events)
+{
+	struct acceptor *a = (struct acceptor *)io->data;
+	struct worker *w = a->worker;
+
+	(void)loop;
+	(void)events;
+	for (int i = 0; i < ACCEPT_BATCH && !is_full(w); i++) {
+		if (!accept_one(w, a))
+			break;
+	}
+	accept_update(w);
+}
+
+/* Out of the group: what is queued is accepted first, then new connections go to the other workers. A unix listener is
+ * shared: not watching it is enough. */
+static void leave(struct worker *w, struct acceptor *a)
+{
+	while (!a->is_unix && accept_one(w, a) && !is_full(w)) {
+	}
+	ev_io_stop(w->loop, &a->io);
+	if (!a->is_unix && shutdown(a->fd, SHUT_RD) == -1)
+		log_event(LOG_WARN, "listen", "errno=%d msg=\"cannot leave the group\"", errno);
+	a->is_left = true;
+}
+
+static void come_back(struct worker *w, struct acceptor *a, int backlog)
+{
+	if (!a->is_unix && listen(a->fd, backlog) == -1) {
+		log_event(LOG_WARN, "listen", "errno=%d msg=\"cannot listen again\"", errno);
+		return;
+	}
+	ev_io_start(w->loop, &a->io);
+	a->is_left = false;
+}
+
+void accept_update(struct worker *w)
+{
+	bool want_out = w->accept_paused || is_full(w);
+	bool may_back = !w->accept_paused && w->conns.n + COME_BACK_GAP <= w->conns.max;
+
+	for (size_t i = 0; i < w->n_acceptors; i++) {
+		struct acceptor *a = &w->acceptors[i];
+
+		if (!a->is_left && want_out)
+			leave(w, a);
+		else if (a->is_left && may_back)
+			come_back(w, a, w->config->listens[i].backlog);
+	}
+}
+
+void accept_abandon(struct worker *w)
+{
+	for (size_t i = 0; i < w->n_acceptors; i++) {
+		ev_io_stop(w->loop, &w->acceptors[i].io);
+		w->acceptors[i].is_left = true;
+	}
+	w->accept_paused = true;
+}
+
+int accept_start(struct worker *w)
+{
+	w->acceptors = calloc(w->config->n_listens, sizeof(*w->acceptors));
+	if (w->acceptors == NULL)
+		return -1;
+	w->n_acceptors = w->config->n_listens;
+	for (size_t i = 0; i < w->n_acceptors; i++) {
+		struct acceptor *a = &w->acceptors[i];
+
+		a->worker = w;
+		a->fd = w->boot->listen_fds[i];
+		a->is_unix = w->config->listens[i].is_unix;
+		set_inherited(w, a);
+		ev_io_init(&a->io, on_acceptable, a->fd, EV_READ);
+		a->io.data = a;
+		/* A predecessor in this place may have left the group and died there. */
+		come_back(w, a, w->config->listens[i].backlog);
+	}
+	return 0;
+}

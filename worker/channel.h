@@ -1,0 +1,85 @@
+/* channel.h - the worker's channels: who is a member here, and what the master was told.
+ *
+ *          first join             REC_SUBSCRIBED              last leave
+ *   (none) ---------> PENDING -----------------> SUBSCRIBED ------------> (none; UP_DROP)
+ *            UP_ADD     |  last waiter gone: (none; UP_DROP)
+ *
+ * A PENDING channel has waiters (JOINING connections) and no members, so ring records of it concern nobody here. The
+ * master counted the interest before it sent REC_SUBSCRIBED and drops it when it has read UP_DROP: whatever
+ * concerns a member is protected (slot.h).
+ *
+ * Members are connection indices in one packed array: live ones first, then those that are behind, so that a fan-out
+ * touches only sockets that can be sent to. A single member needs no array.
+ *
+ * Worker; one thread. Indices are stable while the channel exists; pointers until the next channel_join().
+ */
+#ifndef RC_CHANNEL_H
+#define RC_CHANNEL_H
+
+#include "common/config.h"
+
+struct worker;
+struct conn;
+
+#define CHANNEL_NONE UINT32_MAX
+
+enum channel_state { CHANNEL_FREE, CHANNEL_PENDING, CHANNEL_SUBSCRIBED };
+
+struct channel {
+	uint64_t hash;
+	uint64_t last;     /* position of the newest record seen; 0 = none */
+	uint64_t last_seq; /* its sequence number */
+	union {
+		uint32_t one;   /* cap == 0 */
+		uint32_t *many; /* cap > 0 */
+	} members;
+	uint32_t n, n_live, cap;
+	uint32_t next;    /* in its hash bucket, or in the free list */
+	uint32_t waiting; /* PENDING: first JOINING connection (linked by conn.member); CONN_NONE */
+	uint32_t batch;   /* fanout.c: its place in the batch under way, or CHANNEL_NONE */
+	char *room;       /* room_len bytes */
+	uint16_t ns;      /* index in config->namespaces */
+	uint8_t room_len;
+	uint8_t state;
+};
+
+struct channel_table {
+	struct channel *slab;
+	uint32_t cap, n;
+	uint32_t free;
+	uint32_t *bucket; /* first channel of a chain; a power of two of them */
+	uint32_t n_buckets;
+};
+
+int channel_table_init(struct channel_table *t) MUST_CHECK;
+
+static inline struct channel *channel_at(const struct channel_table *t, uint32_t index)
+{
+	return &t->slab[index];
+}
+
+static inline uint32_t *channel_members(struct channel *ch)
+{
+	return ch->cap == 0 ? &ch->members.one : ch->members.many;
+}
+
+/* The channel of a record header; CHANNEL_NONE if nobody here knows it. ns is the namespace's id. */
+uint32_t channel_find(const struct worker *w, uint64_t hash, uint16_t ns_id, struct slice room);
+
+/* `c` (HANDSHAKE done) wants to be in ns:room. It becomes a member at once (returns 1), or waits in JOINING
+ * (returns 0) until channel_subscribed(). -1: no memory. */
+int channel_join(struct worker *w, struct conn *c, uint16_t ns_index, struct slice room) MUST_CHECK;
+
+/* REC_SUBSCRIBED: all waiters become members; join_done() of input.c runs for each. */
+void channel_subscribed(struct worker *w, uint32_t index);
+
+/* `c` leaves, as a member or as a waiter. Nothing if it is neither. */
+void channel_leave(struct worker *w, struct conn *c);
+
+/* Move a member between the live part and the rest. */
+void channel_set_live(struct worker *w, struct conn *c, bool is_live);
+
+/* input.c: the 101 for a connection whose membership has just begun. */
+void join_done(struct worker *w, struct conn *c);
+
+#endif

@@ -1,0 +1,406 @@
+#include "worker/conn.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "worker/input.h"
+#include "worker/output.h"
+#include "worker/worker.h"
+
+#define POLL_EVENTS   256  /* taken from the clients' set at a time */
+#define TAG_GEN_BITS  11u
+
+#define ARM_IN  1u
+#define ARM_OUT 2u
+
+static struct wheel_link *timer_link(void *arg, uint32_t index)
+{
+	return &conn_at(arg, index)->timer;
+}
+
+int conn_table_init(struct worker *w, uint32_t max)
+{
+	struct conn_table *t = &w->conns;
+
+	*t = (struct conn_table){.free = CONN_NONE, .max = max};
+	wheel_init(&w->wheel, w->now_ms, timer_link, t);
+	t->epoll = epoll_create1(EPOLL_CLOEXEC);
+	return t->epoll == -1 ? -1 : 0;
+}
+
+static int add_segment(struct conn_table *t)
+{
+	struct conn *seg;
+
+	if (t->n_segments == CONN_SEGMENTS_MAX) {
+		errno = ENOSPC;
+		return -1;
+	}
+	seg = aligned_alloc(sizeof(struct conn), CONN_SEGMENT * sizeof(struct conn));
+	if (seg == NULL)
+		return -1;
+	memset(seg, 0, CONN_SEGMENT * sizeof(struct conn));
+	t->segment[t->n_segments] = seg;
+	for (uint32_t i = CONN_SEGMENT; i-- > 0;) {
+		uint32_t index = t->n_segments * CONN_SEGMENT + i;
+
+		seg[i].fd = -1;
+		seg[i].index = index;
+		seg[i].gen = 1;
+		seg[i].member = t->free;
+		wheel_link_init(&seg[i].timer, index);
+		t->free = index;
+	}
+	t->n_segments++;
+	return 0;
+}
+
+void conn_id(const struct worker *w, const struct conn *c, char dst[CONN_ID_SIZE])
+{
+	snprintf(dst, CONN_ID_SIZE, "%016" PRIx64 "%02x%06x%08x%05x", w->globals->origin, w->boot->slot,
+		 w->boot->incarnation & 0xffffff, c->gen, c->index);
+}
+
+static uint64_t epoll_key(uint32_t index, uint32_t gen)
+{
+	return (uint64_t)gen << 32 | index;
+}
+
+void conn_arm(struct worker *w, struct conn *c)
+{
+	uint8_t want = 0;
+	struct epoll_event ev;
+	if ((c->flags & (CONN_PAUSED | CONN_CLOSE_WAIT)) == 0)
+		want |= ARM_IN;
+	if (c->flags & CONN_BLOCKED)
+		want |= ARM_OUT;
+	if (c->state == CONN_JOINING)
+		want &= (uint8_t)~ARM_OUT;
+	if (want == c->armed)
+		return;
+	ev.events = (want & ARM_IN ? (uint32_t)EPOLLIN : 0) | (want & ARM_OUT ? (uint32_t)EPOLLOUT : 0);
+	ev.data.u64 = epoll_key(c->index, c->gen);
+	if (epoll_ctl(w->conns.epoll, EPOLL_CTL_MOD, c->fd, &ev) == -1)
+		log_event(LOG_ERROR, "epoll", "fd=%d errno=%d msg=\"cannot change events\"", c->fd, errno);
+	c->armed = want;
+}
+
+static void set_timer(struct worker *w, struct conn *c, uint64_t ms)
+{
+	wheel_set(&w->wheel, c->index, w->now_ms + ms);
+}
+
+struct conn *conn_open(struct worker *w, int fd)
+{
+	struct conn_table *t = &w->conns;
+	struct epoll_event ev = {.events = EPOLLIN};
+	struct conn *c;
+	uint32_t index;
+
+	if (t->free == CONN_NONE && add_segment(t) == -1) {
+		close(fd);
+		return NULL;
+	}
+	index = t->free;
+	c = conn_at(t, index);
+	ev.data.u64 = epoll_key(index, c->gen);
+	if (epoll_ctl(t->epoll, EPOLL_CTL_ADD, fd, &ev) == -1) {
+		close(fd);
+		return NULL;
+	}
+	t->free = c->member;
+	c->fd = fd;
+	c->ext = NULL;
+	c->channel = CHANNEL_NONE;
+	c->member = CONN_NONE;
+	c->last_in = (uint32_t)w->now_ms;
+	c->ping_due = 0;
+	c->ns = 0;
+	c->in_flight = 0;
+	c->state = CONN_HANDSHAKE;
+	c->flags = 0;
+	c->close_code = 0;
+	c->armed = ARM_IN;
+	t->n++;
+	t->n_handshaking++;
+	count_set(&w->count->handshaking, t->n_handshaking);
+	if (w->config->limits.handshake_timeout != 0)
+		set_timer(w, c, w->config->limits.handshake_timeout);
+	return c;
+}
+
+struct conn_ext *conn_ext(struct conn *c)
+{
+	if (c->ext == NULL) {
+		c->ext = calloc(1, sizeof(*c->ext));
+		if (c->ext != NULL) {
+			c->ext->behind_prev = c->ext->behind_next = CONN_NONE;
+			c->ext->partial_prev = c->ext->partial_next = CONN_NONE;
+			c->ext->starving_prev = c->ext->starving_next = CONN_NONE;
+		}
+	}
+	return c->ext;
+}
+
+void conn_ext_trim(struct conn *c)
+{
+	struct conn_ext *x = c->ext;
+
+	if (x == NULL)
+		return;
+	if (x->out.len == 0)
+		buf_free(&x->out);
+	if (x->in.len == 0)
+		buf_free(&x->in);
+	if (x->ws != NULL || x->http != NULL || x->in.len > 0 || x->out.len > 0 || x->has_pong || x->partial != NULL ||
+	    (c->flags & (CONN_BEHIND | CONN_PAUSED)) != 0)
+		return;
+	free(x);
+	c->ext = NULL;
+}
+
+static void free_ext(struct worker *w, struct conn *c)
+{
+	struct conn_ext *x = c->ext;
+
+	if (x == NULL)
+		return;
+	publish_forget(w, c);
+	behind_leave(w, c, false);
+	ws_reset(w->ws_pool, &x->ws);
+	free(x->http);
+	buf_free(&x->in);
+	buf_free(&x->out);
+	free(x);
+	c->ext = NULL;
+}
+
+static const struct cfg_namespace *ns_of(const struct worker *w, const struct conn *c)
+{
+	return &w->config->namespaces[c->ns];
+}
+
+static struct counters_ns *ns_count(struct worker *w, const struct conn *c)
+{
+	return &w->count->ns[ns_of(w, c)->id];
+}
+
+void conn_opened(struct worker *w, struct conn *c)
+{
+	const struct cfg_limits *l = &w->config->limits;
+	struct counters_ns *n = ns_count(w, c);
+
+	w->conns.n_handshaking--;
+	w->conns.n_open++;
+	c->state = CONN_OPEN;
+	c->last_in = (uint32_t)w->now_ms;
+	count_set(&w->count->handshaking, w->conns.n_handshaking);
+	count_set(&w->count->connections, w->conns.n_open);
+	count_add(&w->count->handshakes, 1);
+	count_add(&n->opened, 1);
+	count_add(&n->connections, 1);
+	wheel_clear(&w->wheel, c->index);
+	if (l->ping_interval != 0) {
+		/* Spread over the second half of the interval: clients that come together are not pinged together. */
+		uint32_t jitter = (c->index * 2654435761u ^ c->gen) % (l->ping_interval / 2 + 1);
+
+		c->ping_due = (uint32_t)w->now_ms + l->ping_interval - jitter;
+		set_timer(w, c, l->ping_interval - jitter);
+	} else if (l->idle_timeout != 0) {
+		set_timer(w, c, l->idle_timeout);
+	}
+	if (log_on(LOG_DEBUG)) {
+		const struct channel *ch = channel_at(&w->channels, c->channel);
+		struct log_quoted q;
+		char id[CONN_ID_SIZE];
+
+		conn_id(w, c, id);
+		log_event(LOG_DEBUG, "open", "ns=%s room=%s conn=%s total=%" PRIu64 " msg=\"WebSocket connected\"",
+			  ns_of(w, c)->name, log_quote(&q, ch->room, ch->room_len), id, count_get(&n->connections));
+	}
+}
+
+/* OPEN is over: out of the channel, out of the counts. */
+static void leave_service(struct worker *w, struct conn *c, uint16_t code, bool keep_frame)
+{
+	w->conns.n_open--;
+	count_set(&w->count->connections, w->conns.n_open);
+	count_sub(&ns_count(w, c)->connections, 1);
+	count_add(&w->count->closed[count_closed_index(code)], 1);
+	behind_leave(w, c, keep_frame);
+	channel_leave(w, c);
+	publish_forget(w, c);
+	c->in_flight = 0;
+	if (log_on(LOG_DEBUG)) {
+		char id[CONN_ID_SIZE];
+
+		conn_id(w, c, id);
+		log_event(LOG_DEBUG, "close", "ns=%s conn=%s code=%u total=%" PRIu64 " msg=\"WebSocket disconnected\"",
+			  ns_of(w, c)->name, id, code, count_get(&ns_count(w, c)->connections));
+	}
+}
+
+void conn_drop(struct worker *w, struct conn *c, bool rst, uint16_t code)
+{
+	struct conn_table *t = &w->conns;
+	uint32_t index = c->index;
+
+	if (c->state == CONN_FREE)
+		return;
+	if (c->state == CONN_OPEN) {
+		leave_service(w, c, code, false);
+	} else if (c->state == CONN_HANDSHAKE || c->state == CONN_JOINING) {
+		channel_leave(w, c);
+		t->n_handshaking--;
+		count_set(&w->count->handshaking, t->n_handshaking);
+	}
+	free_ext(w, c);
+	wheel_clear(&w->wheel, index);
+	if (rst) {
+		struct linger l = {.l_onoff = 1, .l_linger = 0};
+
+		(void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+	}
+	/* Explicit, though close() would do it here: a descriptor that was passed on stays in the set otherwise. */
+	(void)epoll_ctl(t->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+	close(c->fd);
+	c->fd = -1;
+	c->gen++;
+	c->state = CONN_FREE;
+	c->member = t->free;
+	t->free = index;
+	t->n--;
+	accept_update(w);
+}
+
+void conn_close(struct worker *w, struct conn *c, uint16_t code, const char *reason)
+{
+	if (c->state == CONN_HANDSHAKE || c->state == CONN_JOINING) {
+		input_refuse(w, c, 503, "full");
+		return;
+	}
+	if (c->state != CONN_OPEN)
+		return;
+	leave_service(w, c, code, true);
+	c->state = CONN_CLOSING;
+	c->close_code = code;
+	c->flags = (uint8_t)((c->flags & ~(CONN_CLOSE_WAIT | CONN_PINGED)) | CONN_CLOSE_SENT);
+	if (c->ext != NULL)
+		buf_free(&c->ext->in);
+	set_timer(w, c, w->config->limits.close_linger != 0 ? w->config->limits.close_linger : 1);
+	output_close(w, c, code, reason);
+}
+
+/* OPEN: what is due? */
+static void expired_open(struct worker *w, struct conn *c)
+{
+	const struct cfg_limits *l = &w->config->limits;
+	uint32_t now = (uint32_t)w->now_ms;
+	uint32_t idle = now - c->last_in;
+	uint64_t next = UINT64_MAX;
+
+	if (c->flags & CONN_CLOSE_WAIT) {
+		conn_close(w, c, c->close_code, NULL);
+		return;
+	}
+	if (l->idle_timeout != 0) {
+		if (idle >= l->idle_timeout) {
+			conn_close(w, c, 1008, "idle timeout");
+			return;
+		}
+		next = l->idle_timeout - idle;
+	}
+	if (l->ping_interval != 0) {
+		if ((int32_t)(now - c->ping_due) >= 0) {
+			if (c->flags & CONN_PINGED) {
+				conn_close(w, c, 1011, "keepalive ping timeout");
+				return;
+			}
+			c->flags |= l->pong_timeout != 0 ? CONN_PINGED : 0;
+			c->ping_due = now + (l->pong_timeout != 0 ? l->pong_timeout : l->ping_interval);
+			if (!output_bytes(w, c, "\x89\x00", 2))
+				return;
+		}
+		next = u64_min(next, (uint32_t)(c->ping_due - now));
+	}
+	if (next != UINT64_MAX)
+		set_timer(w, c, next);
+}
+
+void conn_expired(struct worker *w, struct conn *c)
+{
+	switch ((enum conn_state)c->state) {
+	case CONN_HANDSHAKE:
+	case CONN_JOINING:
+		input_refuse(w, c, 408, "timeout");
+		break;
+	case CONN_OPEN:
+		expired_open(w, c);
+		break;
+	case CONN_CLOSING:
+		conn_drop(w, c, (c->flags & CONN_SHUT) == 0, 1006);
+		break;
+	case CONN_FREE:
+		break;
+	}
+}
+
+static void handle_event(struct worker *w, const struct epoll_event *ev)
+{
+	uint32_t index = (uint32_t)ev->data.u64;
+	struct conn *c = conn_at(&w->conns, index);
+
+	/* The descriptor may have been closed, and its index re-used, by an earlier event of the same batch. */
+	if (c->gen != (uint32_t)(ev->data.u64 >> 32) || c->state == CONN_FREE)
+		return;
+	if (ev->events & EPOLLOUT) {
+		output_ready(w, c);
+		if (c->gen != (uint32_t)(ev->data.u64 >> 32))
+			return;
+	}
+	if (ev->events & EPOLLIN)
+		input_ready(w, c);
+	else if (ev->events & (EPOLLERR | EPOLLHUP))
+		conn_drop(w, c, false, 1006);
+}
+
+bool conn_poll(struct worker *w)
+{
+	struct epoll_event ev[POLL_EVENTS];
+	int n = epoll_wait(w->conns.epoll, ev, POLL_EVENTS, 0);
+
+	for (int i = 0; i < n; i++) {
+		handle_event(w, &ev[i]);
+		if (i % 64 == 63)
+			slot_beat(&w->slot);
+	}
+	return n == POLL_EVENTS;
+}
+
+uint32_t conn_tag(const struct conn *c)
+{
+	uint32_t gen = c->gen & ((1u << TAG_GEN_BITS) - 1);
+
+	return gen << 20 | c->index;
+}
+
+struct conn *conn_by_tag(struct worker *w, uint32_t tag)
+{
+	uint32_t index = tag & ((1u << 20) - 1);
+	struct conn *c;
+
+	if (index >= w->conns.n_segments * CONN_SEGMENT)
+		return NULL;
+	c = conn_at(&w->conns, index);
+	if (c->state == CONN_FREE || conn_tag(c) != tag)
+		return NULL;
+	return c;
+}

@@ -1,0 +1,115 @@
+/* control.c - what the master tells this worker through the ring; leaving service. */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "common/log.h"
+#include "shm/uplink.h"
+#include "worker/input.h"
+#include "worker/worker.h"
+
+static void subscribed(struct worker *w, const struct rec *h, struct slice room)
+{
+	uint32_t index = channel_find(w, h->hash, h->ns, room);
+
+	if (h->arg[0] != 0)
+		count_add(&w->count->subscribe_timeouts, 1);
+	if (index != CHANNEL_NONE)
+		channel_subscribed(w, index);
+}
+
+static void drain(struct worker *w, uint16_t code, uint64_t spread_ms)
+{
+	if (w->is_draining && (w->drain_code != 0 || code == 0))
+		return;
+	w->is_draining = true;
+	w->drain_code = code;
+	w->drain_end_ms = w->now_ms + spread_ms;
+	w->drain_start_ms = w->now_ms;
+	w->drain_total = w->conns.n_open;
+	w->drain_cursor = 0;
+	log_event(LOG_INFO, "drain", "code=%u total=%u", code, w->drain_total);
+	if (code == 1012)
+		accept_abandon(w); /* a successor serves the same listeners: leave them in the group */
+	else
+		w->accept_paused = true;
+	accept_update(w);
+	control_drain_step(w);
+}
+
+/* How many of those that were open when it began should be gone by now. */
+static uint32_t due_closes(const struct worker *w)
+{
+	uint64_t span = w->drain_end_ms - w->drain_start_ms;
+	uint64_t past = w->now_ms - w->drain_start_ms;
+
+	if (past >= span)
+		return UINT32_MAX;
+	return (uint32_t)((uint64_t)w->drain_total * past / span);
+}
+
+void control_drain_step(struct worker *w)
+{
+	uint32_t due, slots = w->conns.n_segments * CONN_SEGMENT;
+
+	if (!w->is_draining)
+		return;
+	due = w->drain_code == 0 ? 0 : due_closes(w);
+	while (w->drain_closed < due && w->drain_cursor < slots) {
+		struct conn *c = conn_at(&w->conns, w->drain_cursor++);
+
+		/* Half-done handshakes: at a stop they are refused; a replaced worker finishes them, so that nobody
+		 * is refused while the port is open, and closes them after. */
+		if (c->state == CONN_OPEN || (w->drain_code != 1012 && c->state != CONN_FREE)) {
+			conn_close(w, c, w->drain_code, NULL);
+			w->drain_closed++;
+		}
+	}
+	if (w->drain_cursor >= slots && w->drain_code != 0)
+		w->drain_cursor = 0;
+	if (w->conns.n == 0) {
+		publish_control(w, UP_DRAINED, 0, (struct slice){0});
+		worker_stop(w, 0);
+	}
+}
+
+static void gap(struct worker *w, uint16_t ns_id)
+{
+	for (uint32_t i = 0; i < w->conns.n_segments * CONN_SEGMENT; i++) {
+		struct conn *c = conn_at(&w->conns, i);
+
+		if (c->state != CONN_OPEN)
+			continue;
+		if (w->config->namespaces[c->ns].id == ns_id && w->config->namespaces[c->ns].on_gap_close)
+			conn_close(w, c, 1013, "messages may have been lost");
+	}
+}
+
+void control_handle(struct worker *w, const struct rec *h, struct slice room)
+{
+	switch ((enum rec_type)h->type) {
+	case REC_SUBSCRIBED:
+		subscribed(w, h, room);
+		break;
+	case REC_ANSWER:
+		admin_answer(w, (uint32_t)h->id, (enum rec_answer)h->arg[0], h->seq, h->arg[1]);
+		break;
+	case REC_DRAIN:
+		drain(w, (uint16_t)h->arg[0], h->arg[1]);
+		break;
+	case REC_ACCEPT:
+		if (!w->is_draining) {
+			w->accept_paused = h->arg[0] == 0;
+			accept_update(w);
+		}
+		break;
+	case REC_REOPEN:
+		if (log_reopen() == -1)
+			log_event(LOG_ERROR, "reopen", "errno=%d msg=\"cannot open the log file anew\"", errno);
+		break;
+	case REC_GAP:
+		gap(w, h->ns);
+		break;
+	case REC_PUBLICATION:
+		break;
+	}
+}

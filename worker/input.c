@@ -1,0 +1,427 @@
+#include "worker/input.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/log.h"
+#include "common/wsframe.h"
+#include "worker/handshake.h"
+#include "worker/output.h"
+#include "worker/worker.h"
+
+#define READ_BYTES    16384 /* of one recv; wslay sees no more at a time */
+#define READS_A_TURN  4     /* then the other connections have their turn: the set is level-triggered */
+#define CLOSE_WAIT_MS 500   /* a peer's Close waits so long for its own publications */
+
+static const struct cfg_namespace *ns_of(const struct worker *w, const struct conn *c)
+{
+	return &w->config->namespaces[c->ns];
+}
+
+/* ---------------------------------------------------------------- handshake */
+
+static enum count_refused refused_index(const char *reason)
+{
+	static const struct {
+		const char *reason;
+		enum count_refused index;
+	} table[] = {
+		{"no_namespace", COUNT_REFUSED_no_namespace}, {"bad_room", COUNT_REFUSED_no_namespace},
+		{"not_get", COUNT_REFUSED_not_get},           {"method", COUNT_REFUSED_not_get},
+		{"timeout", COUNT_REFUSED_timeout},           {"url_too_long", COUNT_REFUSED_url_too_long},
+		{"no_upgrade", COUNT_REFUSED_no_upgrade},     {"bad_version", COUNT_REFUSED_bad_version},
+		{"head_too_large", COUNT_REFUSED_head_too_large}, {"origin", COUNT_REFUSED_origin},
+		{"full", COUNT_REFUSED_full},                 {"no_memory", COUNT_REFUSED_full},
+		{"aborted", COUNT_REFUSED_aborted},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+		if (strcmp(table[i].reason, reason) == 0)
+			return table[i].index;
+	}
+	return COUNT_REFUSED_bad_request;
+}
+
+void input_refuse(struct worker *w, struct conn *c, int status, const char *reason)
+{
+	char answer[HANDSHAKE_REFUSAL_SIZE];
+	size_t len = handshake_refusal(answer, sizeof(answer), status);
+	char discard[READ_BYTES];
+
+	count_add(&w->count->refused[refused_index(reason)], 1);
+	log_event(LOG_INFO, "refused", "code=%d reason=%s", status, reason);
+	/* One try: a socket that does not take 200 bytes at its very start has nobody reading. */
+	if (send(c->fd, answer, len, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)len)
+		(void)shutdown(c->fd, SHUT_WR);
+	/* Input left unread would make close() send a RST that can overtake the answer. */
+	for (int i = 0; i < READS_A_TURN; i++) {
+		if (recv(c->fd, discard, sizeof(discard), MSG_DONTWAIT) <= 0)
+			break;
+	}
+	conn_drop(w, c, false, 1006);
+}
+
+/* The head is complete and good: find the channel. `rest` is what came behind the head. */
+static void begin_join(struct worker *w, struct conn *c, const struct handshake *h, struct slice rest)
+{
+	char answer[HANDSHAKE_RESPONSE_SIZE], id[CONN_ID_SIZE];
+	size_t len = handshake_response(answer, sizeof(answer), h);
+	struct slice room = {h->room, h->room_len};
+	struct conn_ext *x = conn_ext(c);
+	int joined;
+
+	if (h->ns->room == CFG_ROOM_CONN) {
+		conn_id(w, c, id);
+		room = (struct slice){id, strlen(id)};
+	}
+	if (x == NULL || buf_put(&x->in, rest.p, rest.len) == -1 || buf_put(&x->out, answer, len) == -1) {
+		input_refuse(w, c, 503, "no_memory");
+		return;
+	}
+	c->state = CONN_JOINING;
+	joined = channel_join(w, c, (uint16_t)(h->ns - w->config->namespaces), room);
+	if (joined == -1)
+		input_refuse(w, c, 503, "no_memory");
+	else if (joined == 1)
+		join_done(w, c);
+}
+
+static bool feed(struct worker *w, struct conn *c, const uint8_t *p, size_t len);
+
+void join_done(struct worker *w, struct conn *c)
+{
+	struct conn_ext *x = c->ext;
+	struct buf out = x->out, in = x->in;
+
+	x->out = x->in = (struct buf){0};
+	conn_opened(w, c);
+	if (output_bytes(w, c, out.p, out.len)) {
+		/* What the client sent before our 101 counts from now on. */
+		if (in.len == 0 || feed(w, c, (const uint8_t *)in.p, in.len))
+			conn_ext_trim(c);
+	}
+	buf_free(&out);
+	buf_free(&in);
+}
+
+/* Judge the head as far as it has come. True: more is needed; false: decided, `c` may be gone. */
+static bool handshake_bytes(struct worker *w, struct conn *c, struct http_parser *parser, const char *head, size_t len)
+{
+	struct handshake h;
+	int status;
+
+	switch (http_parse(parser, head, len)) {
+	case HTTP_MORE:
+		return true;
+	case HTTP_BAD:
+		input_refuse(w, c, parser->status, parser->reason);
+		return false;
+	case HTTP_DONE:
+		break;
+	}
+	status = handshake_check(w->config, parser, head, &h);
+	if (status != 0)
+		input_refuse(w, c, status, h.reason);
+	else
+		begin_join(w, c, &h, (struct slice){head + parser->head_len, len - parser->head_len});
+	return false;
+}
+
+/* recv() said 0 or an error before the handshake was over. */
+static void handshake_ended(struct worker *w, struct conn *c, ssize_t n)
+{
+	if (n == -1 && (errno == EAGAIN || errno == EINTR))
+		return;
+	count_add(&w->count->refused[COUNT_REFUSED_aborted], 1);
+	conn_drop(w, c, false, 1006);
+}
+
+/* The common head comes in one piece: it is parsed where it was read, nothing is allocated. */
+static void handshake_first(struct worker *w, struct conn *c)
+{
+	static char head[READ_BYTES]; /* static: one thread, and too large for the stack's taste */
+	static struct http_parser parser;
+	ssize_t n = recv(c->fd, head, sizeof(head), MSG_DONTWAIT);
+	struct conn_ext *x;
+
+	if (n <= 0) {
+		handshake_ended(w, c, n);
+		return;
+	}
+	http_init(&parser, &w->config->limits);
+	if (!handshake_bytes(w, c, &parser, head, (size_t)n))
+		return;
+	x = conn_ext(c);
+	if (x != NULL)
+		x->http = malloc(sizeof(*x->http));
+	if (x == NULL || x->http == NULL || buf_put(&x->in, head, (size_t)n) == -1) {
+		input_refuse(w, c, 503, "no_memory");
+		return;
+	}
+	*x->http = parser;
+}
+
+static void handshake_more(struct worker *w, struct conn *c)
+{
+	struct conn_ext *x = c->ext;
+	struct http_parser *parser = x->http;
+	struct buf head;
+	ssize_t n;
+
+	if (buf_reserve(&x->in, 2048) == -1) {
+		input_refuse(w, c, 503, "no_memory");
+		return;
+	}
+	n = recv(c->fd, x->in.p + x->in.len, x->in.cap - x->in.len, MSG_DONTWAIT);
+	if (n <= 0) {
+		handshake_ended(w, c, n);
+		return;
+	}
+	x->in.len += (size_t)n;
+	/* Ours during the call: what follows the handshake uses the fields anew. */
+	head = x->in;
+	x->in = (struct buf){0};
+	x->http = NULL;
+	if (handshake_bytes(w, c, parser, head.p, head.len)) {
+		x->in = head;
+		x->http = parser;
+		return;
+	}
+	free(parser);
+	buf_free(&head);
+}
+
+/* JOINING: what comes before our 101 is kept for later, a little of it. */
+static void joining_read(struct worker *w, struct conn *c)
+{
+	struct conn_ext *x = c->ext;
+	ssize_t n;
+
+	if (x->in.len >= READ_BYTES || buf_reserve(&x->in, 2048) == -1) {
+		input_refuse(w, c, 400, "early_data");
+		return;
+	}
+	n = recv(c->fd, x->in.p + x->in.len, x->in.cap - x->in.len, MSG_DONTWAIT);
+	if (n <= 0)
+		handshake_ended(w, c, n);
+	else
+		x->in.len += (size_t)n;
+}
+
+/* ---------------------------------------------------------------- messages */
+
+struct feeding {
+	struct worker *worker;
+	struct conn *conn;
+};
+
+/* Send a client's message up. Who comes while others wait for the uplink waits behind them. */
+static enum publish_result publish(struct worker *w, struct conn *c, uint8_t opcode, struct slice payload,
+				   bool is_resumed)
+{
+	const struct channel *ch = channel_at(&w->channels, c->channel);
+	enum publish_result r;
+
+	if (!is_resumed && w->starving_head != CONN_NONE)
+		return PUBLISH_BUSY;
+	r = publish_message(w, ns_of(w, c), (struct slice){ch->room, ch->room_len}, opcode, payload, CFG_SRC_CLIENT,
+			    conn_tag(c));
+	if (r == PUBLISH_OK && c->in_flight < UINT16_MAX)
+		c->in_flight++;
+	return r;
+}
+
+static enum ws_take on_message(void *arg, uint8_t opcode, const uint8_t *p, size_t len)
+{
+	struct feeding *f = arg;
+	struct conn *c = f->conn;
+
+	c->last_in = (uint32_t)f->worker->now_ms;
+	if (c->state != CONN_OPEN || (ns_of(f->worker, c)->publish & CFG_SRC_CLIENT) == 0)
+		return WS_TAKEN; /* a subscriber's chatter is none of ours */
+	if (publish(f->worker, c, opcode, (struct slice){(const char *)p, len}, false) == PUBLISH_BUSY)
+		return WS_HOLD;
+	return WS_TAKEN;
+}
+
+static void on_ping(void *arg, const uint8_t *p, size_t len)
+{
+	struct feeding *f = arg;
+
+	if (f->conn->state == CONN_OPEN)
+		output_pong(f->worker, f->conn, p, len);
+}
+
+static void on_pong(void *arg)
+{
+	(void)arg; /* any byte ends the wait for it (input_ready) */
+}
+
+static void on_close(void *arg, uint16_t code)
+{
+	struct feeding *f = arg;
+
+	f->conn->flags |= CONN_CLOSE_SEEN;
+	if (f->conn->state == CONN_OPEN)
+		f->conn->close_code = code;
+}
+
+/* The peer's Close: answered at once, or after its own publications are back. */
+static void answer_close(struct worker *w, struct conn *c)
+{
+	if (c->state == CONN_CLOSING) {
+		output_peer_closed(w, c);
+		return;
+	}
+	if (c->in_flight == 0) {
+		conn_close(w, c, c->close_code, NULL);
+		return;
+	}
+	c->flags |= CONN_CLOSE_WAIT;
+	wheel_set(&w->wheel, c->index, w->now_ms + CLOSE_WAIT_MS);
+	conn_arm(w, c);
+}
+
+/* Keep what could not be looked at because a message is held. */
+static bool keep_rest(struct worker *w, struct conn *c, const uint8_t *p, size_t len)
+{
+	struct conn_ext *x = conn_ext(c);
+
+	if (x == NULL || buf_put(&x->in, p, len) == -1) {
+		conn_close(w, c, 1011, NULL);
+		return false;
+	}
+	publish_wait(w, c);
+	return true;
+}
+
+/* Feed bytes to the WebSocket side. False: the connection is gone, or not to be touched. */
+static bool feed(struct worker *w, struct conn *c, const uint8_t *p, size_t len)
+{
+	static const struct ws_handler handler = {on_message, on_ping, on_pong, on_close};
+	const struct cfg_namespace *ns = ns_of(w, c);
+	struct ws_limits limits = {ns->max_message, w->config->limits.max_fragments};
+	struct feeding f = {w, c};
+	uint32_t gen = c->gen;
+	struct ws_in *state = c->ext == NULL ? NULL : c->ext->ws;
+	size_t used;
+	int code;
+
+	/* While ws works on it the state is ours: a handler that drops the connection must not free it. */
+	if (c->ext != NULL)
+		c->ext->ws = NULL;
+	code = ws_feed(w->ws_pool, &state, &limits, &handler, &f, p, len, &used);
+	if (c->gen != gen) {
+		ws_reset(w->ws_pool, &state);
+		return false;
+	}
+	if (state != NULL) {
+		struct conn_ext *x = conn_ext(c);
+
+		if (x == NULL) {
+			ws_reset(w->ws_pool, &state);
+			conn_drop(w, c, true, 1011);
+			return false;
+		}
+		x->ws = state;
+	}
+	if (code != 0) {
+		c->flags |= CONN_CLOSE_SEEN; /* nothing more is read from it */
+		conn_close(w, c, (uint16_t)code, NULL);
+		return c->gen == gen;
+	}
+	if (c->flags & CONN_CLOSE_SEEN) {
+		answer_close(w, c);
+		return c->gen == gen;
+	}
+	if (state != NULL && ws_held(state, &(uint8_t){0}).p != NULL)
+		return keep_rest(w, c, p + used, len - used);
+	return true;
+}
+
+/* CLOSING: only the peer's Close is of interest; after our FIN not even that. */
+static void peer_is_gone(struct worker *w, struct conn *c)
+{
+	/* An orderly end if both Closes are through, else 1006, counted while it was OPEN. */
+	conn_drop(w, c, false, 1006);
+}
+
+static void messages_read(struct worker *w, struct conn *c)
+{
+	static uint8_t bytes[READ_BYTES];
+	uint32_t gen = c->gen;
+
+	for (int i = 0; i < READS_A_TURN; i++) {
+		ssize_t n = recv(c->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+
+		if (n == 0 || (n == -1 && errno != EAGAIN && errno != EINTR)) {
+			peer_is_gone(w, c);
+			return;
+		}
+		if (n == -1)
+			break;
+		c->flags &= (uint8_t)~CONN_PINGED;
+		if ((c->flags & (CONN_SHUT | CONN_CLOSE_SEEN)) == 0) {
+			if (!feed(w, c, bytes, (size_t)n) || c->gen != gen)
+				return;
+		}
+		if ((size_t)n < sizeof(bytes) || (c->flags & (CONN_PAUSED | CONN_CLOSE_WAIT)) != 0)
+			break;
+	}
+	conn_ext_trim(c);
+}
+
+void input_ready(struct worker *w, struct conn *c)
+{
+	switch ((enum conn_state)c->state) {
+	case CONN_HANDSHAKE:
+		if (c->ext == NULL)
+			handshake_first(w, c);
+		else
+			handshake_more(w, c);
+		break;
+	case CONN_JOINING:
+		joining_read(w, c);
+		break;
+	case CONN_OPEN:
+	case CONN_CLOSING:
+		messages_read(w, c);
+		break;
+	case CONN_FREE:
+		break;
+	}
+}
+
+bool input_resume(struct worker *w, struct conn *c)
+{
+	struct conn_ext *x = c->ext;
+	uint8_t opcode;
+	struct slice held = ws_held(x->ws, &opcode);
+	struct buf in;
+	uint32_t gen = c->gen;
+
+	if (held.p != NULL) {
+		if (publish(w, c, opcode, held, true) == PUBLISH_BUSY)
+			return false;
+		ws_held_done(w->ws_pool, &x->ws);
+	}
+	publish_forget(w, c);
+	in = x->in;
+	x->in = (struct buf){0};
+	conn_arm(w, c);
+	if (feed(w, c, (const uint8_t *)in.p, in.len) && c->gen == gen)
+		conn_ext_trim(c);
+	buf_free(&in);
+	return true;
+}
+
+void input_own_seen(struct worker *w, struct conn *c)
+{
+	if (c->in_flight > 0)
+		c->in_flight--;
+	if (c->in_flight == 0 && (c->flags & CONN_CLOSE_WAIT) != 0)
+		conn_close(w, c, c->close_code, NULL);
+}

@@ -1,0 +1,22 @@
+/* input.h - what the socket gave: the handshake, then WebSocket messages. Worker. */
+#ifndef RC_INPUT_H
+#define RC_INPUT_H
+
+#include "common/base.h"
+
+struct worker;
+struct conn;
+
+/* EPOLLIN: read a bounded amount. May drop the connection. */
+void input_ready(struct worker *w, struct conn *c);
+
+/* The uplink has space again: publish what is held, go on with what was read behind it. False: still no space. */
+bool input_resume(struct worker *w, struct conn *c);
+
+/* One of the connection's own publications came back through the ring. */
+void input_own_seen(struct worker *w, struct conn *c);
+
+/* Refuse a handshake: write the answer, count, drop. */
+void input_refuse(struct worker *w, struct conn *c, int status, const char *reason);
+
+#endif

@@ -1,0 +1,250 @@
+#include "worker/worker.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#ifdef RC_JEMALLOC
+#include <jemalloc/jemalloc.h>
+#endif
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "shm/seg.h"
+#include "shm/uplink.h"
+
+#define TICK_BUSY_S     0.1  /* while deadlines, slow clients or a drain want looking after */
+#define TICK_IDLE_S     0.4  /* the heartbeat: more than twice a second */
+#define FD_RESERVE      64   /* descriptors kept for everything that is no client */
+#define WS_POOL_IDLE    64   /* parsers kept */
+#define WS_MEMORY_FLOOR (UINT64_C(256) << 20) /* of unfinished messages, all clients of a worker together */
+
+void worker_stop(struct worker *w, int status)
+{
+	w->exit_status = status;
+	ev_break(w->loop, EVBREAK_ALL);
+}
+
+static void turn_begin(struct worker *w)
+{
+	w->now_ms = clock_mono_ms();
+}
+
+/* Records first: whoever is woken is woken for them. Then clients, then records again before sleep (prepare). */
+static void on_check(struct ev_loop *loop, ev_check *check, int events)
+{
+	(void)loop;
+	(void)check;
+	(void)events;
+	turn_begin(check->data);
+}
+
+static void on_wake(struct ev_loop *loop, ev_io *io, int events)
+{
+	struct worker *w = io->data;
+	uint64_t n;
+
+	(void)loop;
+	(void)events;
+	if (read(w->boot->wake_fd, &n, sizeof(n)) == sizeof(n))
+		count_add(&w->count->wakes, 1);
+	publish_resume(w);
+}
+
+static void on_clients(struct ev_loop *loop, ev_io *io, int events)
+{
+	struct worker *w = io->data;
+
+	(void)loop;
+	(void)events;
+	(void)conn_poll(w); /* level-triggered: what is left comes again */
+}
+
+static void on_idle(struct ev_loop *loop, ev_idle *idle, int events)
+{
+	(void)loop;
+	(void)idle;
+	(void)events; /* its being active keeps the loop from blocking; the work is in on_prepare */
+}
+
+/* Before the loop blocks: handle a batch; with nothing left, say so to the master and look once more. */
+static void on_prepare(struct ev_loop *loop, ev_prepare *prepare, int events)
+{
+	struct worker *w = prepare->data;
+	bool has_more = false;
+
+	(void)events;
+	slot_awake(&w->slot);
+	turn_begin(w);
+	if (!fanout_is_idle(w))
+		has_more = fanout_turn(w);
+	publish_flush(w);
+	if (!has_more) {
+		slot_sleep(&w->slot); /* S1, pairs with S2 */
+		if (!fanout_is_idle(w)) {
+			slot_awake(&w->slot);
+			has_more = true;
+		} else {
+			/* skip_to may have moved past what uninteresting records left between. */
+			fanout_skip(w);
+		}
+	}
+	if (has_more)
+		ev_idle_start(loop, &w->idle);
+	else
+		ev_idle_stop(loop, &w->idle);
+}
+
+static void count_memory(struct worker *w)
+{
+#ifdef RC_JEMALLOC
+	uint64_t epoch = 1;
+	size_t allocated, size = sizeof(allocated);
+
+	if (mallctl("epoch", NULL, NULL, &epoch, sizeof(epoch)) == 0 &&
+	    mallctl("stats.allocated", &allocated, &size, NULL, 0) == 0)
+		count_set(&w->count->jemalloc_allocated, allocated);
+#else
+	(void)w;
+#endif
+}
+
+static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
+{
+	struct worker *w = timer->data;
+	uint32_t index;
+
+	(void)events;
+	slot_beat(&w->slot);
+	while ((index = wheel_expire(&w->wheel, w->now_ms)) != WHEEL_NONE)
+		conn_expired(w, conn_at(&w->conns, index));
+	behind_sweep(w);
+	fanout_publish_cursor(w);
+	if (w->starving_head != CONN_NONE || w->control_overflow.len > 0)
+		publish_resume(w);
+	control_drain_step(w);
+	count_memory(w);
+	timer->repeat = w->wheel.n > 0 || w->behind.n > 0 || w->is_draining ? TICK_BUSY_S : TICK_IDLE_S;
+	ev_timer_again(loop, timer);
+}
+
+/* The master is gone: nobody feeds the ring. Clients see 1001 if their socket takes it. */
+static void on_master_gone(struct ev_loop *loop, ev_io *io, int events)
+{
+	struct worker *w = io->data;
+
+	(void)loop;
+	(void)events;
+	log_event(LOG_ERROR, "master_gone", "total=%u msg=\"leaving\"", w->conns.n_open);
+	for (uint32_t i = 0; i < w->conns.n_segments * CONN_SEGMENT; i++) {
+		struct conn *c = conn_at(&w->conns, i);
+
+		if (c->state == CONN_OPEN)
+			conn_close(w, c, 1001, NULL);
+	}
+	worker_stop(w, 1);
+}
+
+static int map_shared(struct worker *w)
+{
+	const struct worker_boot *b = w->boot;
+	uint64_t size = w->config->ring.size;
+	uint8_t *data = seg_map_twice(b->ring_fd, SEG_PAGE, size, SEG_PAGE, PROT_READ);
+
+	if (data == NULL || ring_attach(&w->ring, (struct ring_hdr *)(data - SEG_PAGE), data, size) == -1)
+		return -1;
+	if (slot_attach(&w->slot, b->slot_fd, w->config->ring.uplink_size) == -1)
+		return -1;
+	w->count = counters_map_block(b->counters_fd, b->slot);
+	w->all_counters = counters_map_all(b->counters_fd);
+	w->globals = seg_map(b->globals_fd, 0, GLOBALS_BYTES, PROT_READ);
+	if (w->count == NULL || w->all_counters == NULL || w->globals == NULL)
+		return -1;
+	close(b->counters_fd);
+	if (w->globals->magic != GLOBALS_MAGIC || w->globals->layout != GLOBALS_LAYOUT) {
+		errno = EPROTO;
+		return -1;
+	}
+	return 0;
+}
+
+static uint32_t max_connections(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) == -1 || l.rlim_cur == RLIM_INFINITY)
+		return CONN_SEGMENTS_MAX * CONN_SEGMENT;
+	return (uint32_t)u64_min(l.rlim_cur > FD_RESERVE ? l.rlim_cur - FD_RESERVE : 1, CONN_SEGMENTS_MAX * CONN_SEGMENT);
+}
+
+static int init_parts(struct worker *w)
+{
+	uint64_t memory = u64_max(WS_MEMORY_FLOOR, 4 * (uint64_t)w->config->limits.max_message);
+
+	w->starving_head = w->starving_tail = CONN_NONE;
+	w->ws_pool = ws_pool_new(WS_POOL_IDLE, memory);
+	if (w->ws_pool == NULL || conn_table_init(w, max_connections()) == -1 ||
+	    channel_table_init(&w->channels) == -1 || fanout_init(w, w->boot->start) == -1 || behind_init(w) == -1)
+		return -1;
+	return 0;
+}
+
+static void start_watchers(struct worker *w)
+{
+	ev_io_init(&w->wake_io, on_wake, w->boot->wake_fd, EV_READ);
+	ev_io_init(&w->clients_io, on_clients, w->conns.epoll, EV_READ);
+	ev_io_init(&w->master_io, on_master_gone, w->boot->master_pipe_fd, EV_READ);
+	ev_prepare_init(&w->prepare, on_prepare);
+	ev_check_init(&w->check, on_check);
+	ev_idle_init(&w->idle, on_idle);
+	ev_timer_init(&w->tick, on_tick, TICK_BUSY_S, TICK_BUSY_S);
+	w->wake_io.data = w->clients_io.data = w->master_io.data = w;
+	w->prepare.data = w->check.data = w->idle.data = w->tick.data = w;
+	ev_set_priority(&w->check, EV_MAXPRI); /* the clock first */
+	ev_io_start(w->loop, &w->wake_io);
+	ev_io_start(w->loop, &w->clients_io);
+	ev_io_start(w->loop, &w->master_io);
+	ev_prepare_start(w->loop, &w->prepare);
+	ev_check_start(w->loop, &w->check);
+	ev_timer_start(w->loop, &w->tick);
+}
+
+/* The master signals workers through the ring; what reaches the whole process group (a terminal's ^C) is its affair. */
+static void set_signals(void)
+{
+	const int ignored[] = {SIGPIPE, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH};
+	sigset_t none;
+
+	for (size_t i = 0; i < ARRAY_LEN(ignored); i++)
+		(void)signal(ignored[i], SIG_IGN);
+	(void)signal(SIGTERM, SIG_DFL);
+	(void)signal(SIGCHLD, SIG_DFL);
+	sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+int worker_main(const struct worker_boot *boot)
+{
+	struct worker *w = calloc(1, sizeof(*w));
+
+	if (w == NULL)
+		return 1;
+	w->boot = boot;
+	w->config = boot->config;
+	set_signals();
+	turn_begin(w);
+	w->loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV);
+	if (w->loop == NULL || map_shared(w) == -1 || init_parts(w) == -1 || accept_start(w) == -1 || admin_start(w) == -1) {
+		log_event(LOG_ERROR, "start_failed", "errno=%d msg=\"worker cannot start: %s\"", errno, strerror(errno));
+		return 1;
+	}
+	start_watchers(w);
+	publish_control(w, UP_HELLO, 0, (struct slice){0});
+	publish_flush(w);
+	ev_run(w->loop, 0);
+	publish_flush(w);
+	return w->exit_status;
+}
