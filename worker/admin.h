@@ -1,0 +1,68 @@
+/* admin.h - the admin listener's server: what admin.c shares with what answers (api.c, stats.c, metrics.c).
+ *
+ * Every worker serves it: the listening sockets are shared. Few connections, so plain libev watchers and buffers. HTTP/1.1
+ * with keep-alive, one request of a connection at a time. Worker; one thread; nothing blocks (stats.c reads /proc).
+ *
+ *            head, body complete            answer known
+ *   READING ---------------------> (api) WAITING ----------> READING, or closed after the answer
+ *      |  idle_timeout                  | ANSWER_TIMEOUT_S: 503
+ */
+#ifndef RC_ADMIN_H
+#define RC_ADMIN_H
+
+#include "common/buf.h"
+#include "worker/api_body.h"
+#include "worker/http.h"
+#include "worker/worker.h"
+
+struct admin_conn {
+	ev_io io;
+	ev_timer deadline;
+	struct worker *worker;
+	const struct cfg_listener *listener;
+	struct admin_conn *prev, *next;
+	int fd;
+	struct buf in, out;
+	size_t out_off;
+	struct http_parser http;
+	bool has_head;
+	bool is_closing;     /* close when `out` is empty */
+	bool is_eof;         /* the peer has shut down its side: answer what is complete, then close */
+	uint32_t request;    /* WAITING: number of the publish request; 0 = none */
+	bool is_unsent;      /* WAITING: the uplink had no space yet */
+	struct api_publish publish;
+	struct buf scratch;
+};
+
+struct admin {
+	struct worker *worker;
+	ev_io *listeners;
+	size_t n_listeners;
+	struct admin_conn *first;
+	unsigned n;
+	uint32_t next_request;
+};
+
+/* Queue a whole answer. `type` is the content type. */
+void admin_reply(struct admin_conn *a, int status, const char *type, const char *extra_headers, struct slice body);
+
+/* {"error":{"code":...,"message":...}} with `status`. */
+void admin_error(struct admin_conn *a, int status, const char *code, const char *message);
+
+/* ---- api.c */
+
+/* POST /api/publish: the body is complete. Answers, or makes the connection WAITING. */
+void api_publish(struct admin_conn *a, struct slice body);
+/* Offer the message to the uplink again. */
+void api_publish_again(struct admin_conn *a);
+void api_publish_answer(struct admin_conn *a, enum rec_answer answer, uint64_t seq, uint64_t epoch);
+
+/* ---- stats.c: bodies; 0, or -1 without memory */
+int stats_json(struct worker *w, struct buf *out) MUST_CHECK;
+/* {"status":...,"reasons":[...]}; *is_ready says which. */
+int stats_ready(struct worker *w, struct buf *out, bool *is_ready) MUST_CHECK;
+
+/* ---- metrics.c: Prometheus text */
+int metrics_text(struct worker *w, struct buf *out) MUST_CHECK;
+
+#endif
