@@ -210,3 +210,28 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@printf '%s\n' '' '  SAN=address,undefined or SAN=thread builds with sanitizers into a directory of its own;' \
 	  '  BUILD= names another build directory, CFLAGS= and LDFLAGS= are added to ours, V=1 shows commands.'
+
+# ---- bench
+
+BENCH_LOAD  := $(wildcard bench/load*.c) bench/hist.c bench/payload.c bench/track.c bench/wsin.c bench/proc.c
+BENCH_FLOOR := $(wildcard bench/floor*.c) bench/payload.c
+# io_uring is an extra of the floor program alone, left out where liburing is not installed.
+BENCH_URING := $(if $(wildcard /usr/include/liburing.h),-luring)
+BENCH_BIN   := $(BUILD)/bench-load $(BUILD)/bench-floor $(if $(wildcard bench/ring.c),$(BUILD)/bench-ring)
+
+$(BUILD)/bench/floor_uring.o: CFLAGS_RC += $(if $(BENCH_URING),-DHAVE_LIBURING)
+$(BUILD)/bench-load: $(BENCH_LOAD:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
+$(BUILD)/bench-floor: $(BENCH_FLOOR:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
+$(BUILD)/bench-floor: BENCH_LIBS = $(BENCH_URING)
+$(BUILD)/bench-ring: $(BUILD)/bench/ring.o $(SRC_SHM:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
+$(BENCH_BIN):
+	$(call say,LINK)
+	$(Q)$(CC) $(CFLAGS_RC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--as-needed $(BENCH_LIBS) $(filter-out -ljemalloc,$(LIBS))
+
+.PHONY: bench bench-core
+bench: $(BENCH_BIN) ## build the bench programs: build/bench-load, -floor, -ring
+
+bench-core: ## the core's figures beside the floor program's and the budgets (about 3 minutes)
+	@etc/install-packages.sh build run test
+	@$(MAKE) --no-print-directory all bench
+	@$(PY) bench/run.py --build $(BUILD) $(ARGS)

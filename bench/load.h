@@ -1,0 +1,150 @@
+/* load.h - the load client's processes and what they share.
+ *
+ *     parent            options, phases, /proc of the server, report          load.c load_report.c
+ *      +- receiver 0..  connections, checks                                   load_recv.c load_conn.c
+ * load_check.c
+ *      +- publisher 0.. one order of messages each, paced or K in flight      load_publish.c load_pub_*.c
+ *
+ *     CONNECT --all open--> HOLD --idle over--> PUBLISH --all sent--> DRAIN --all read--> STALLED --> STOP
+ *
+ * Only the parent writes `phase`; every phase is bounded by --max-seconds. Publisher p numbers its messages
+ * g = 0, 1, 2...; message g goes to channel g % channels with the sequence number g / channels, and
+ * connection i sits in channel i % channels. So each side knows what the other must see without asking.
+ */
+#ifndef BENCH_LOAD_H
+#define BENCH_LOAD_H
+
+#include <stdatomic.h>
+#include <sys/socket.h>
+
+#include "bench/hist.h"
+#include "common/base.h"
+
+#define LOAD_PUBLISHERS 8
+#define LOAD_PROCS      64
+#define LOAD_PER_PROC   19000u /* connections of one receiver: below the 20,000 descriptors usual here */
+#define LOAD_WINDOW     65536u /* messages of one publisher that may be under way; a power of two */
+#define LOAD_KEY        "dGhlIHNhbXBsZSBub25jZQ=="     /* the sample of RFC 6455, so that */
+#define LOAD_ACCEPT     "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" /* ... the answer is known without a hash */
+
+enum load_source { SOURCE_NONE, SOURCE_REDIS, SOURCE_HTTP, SOURCE_WS };
+
+struct load_opts {
+	const char *target, *path, *channel, *header;
+	uint32_t channels;
+	uint32_t conns, stall, pause, pause_ms, churn, churn_ms; /* conns excludes the three others */
+	uint32_t procs, sources, concurrency, conn_rate, rcvbuf;
+	enum load_source source;
+	const char *redis, *http, *api_key;
+	uint32_t publishers;
+	uint32_t size_min, size_max;
+	bool binary;
+	double rate; /* messages a second of one publisher; 0 = as fast as inflight allows */
+	uint32_t burst, inflight;
+	uint32_t messages; /* of one publisher; 0 = by duration */
+	double duration_s, idle_s, drain_s, max_s;
+	uint32_t pid; /* the server; 0 = not measured */
+	bool may_close, reconnect, no_check, json;
+	uint32_t run; /* 16 bits */
+};
+
+enum load_phase { PHASE_CONNECT, PHASE_HOLD, PHASE_PUBLISH, PHASE_DRAIN, PHASE_STALLED, PHASE_STOP };
+
+/* How a connection ended without us wanting it. */
+enum load_end {
+	END_1000,
+	END_1001,
+	END_1002,
+	END_1007,
+	END_1008,
+	END_1009,
+	END_1011,
+	END_1012,
+	END_1013,
+	END_OTHER,
+	END_EOF,
+	END_RESET,
+	END_PROTOCOL,
+	END_COUNT
+};
+
+/* One receiver's results: written by it alone; the parent reads `opened`, `failed` and `deliveries` at any
+ * time, the rest once `drained` or `finished` is set (release, acquire). */
+struct load_result {
+	_Atomic uint32_t opened, failed; /* first handshakes */
+	_Atomic uint32_t drained, finished;
+	_Atomic uint64_t deliveries;
+	uint64_t bytes;
+	uint64_t lost, repeated, late, corrupt, misrouted, foreign;
+	uint64_t never_came; /* of `lost`: the tail, still missing at the end */
+	uint64_t skipped;    /* missing in stalled clients; no error */
+	uint64_t stalled_got;
+	uint64_t joins, leaves; /* of churn, and reconnects */
+	uint64_t recvs;
+	uint64_t ends[END_COUNT], stalled_ends[END_COUNT];
+	uint32_t stalled_open;
+	uint64_t cpu_ns;                      /* own CPU from PUBLISH to drained */
+	char why[160];                        /* the first thing that went wrong */
+	struct hist handshake, latency, last; /* last: publish to the last client's delivery */
+};
+
+struct load_pub_shared {
+	_Alignas(64) _Atomic uint32_t next;   /* messages begun; stored before the message is sent */
+	_Alignas(64) _Atomic uint32_t asleep; /* waits for a completion, wake_fd wants a write */
+	int wake_fd;
+	_Atomic uint32_t opened, sent; /* connected, or given up; all messages handed over, or given up */
+	uint64_t errors, retries, nobody, throttled;
+	uint64_t late_max_ns; /* behind the schedule, at worst */
+	char why[160];
+};
+
+struct load_shared {
+	_Atomic int phase;
+	_Atomic uint64_t start_ns; /* when publishers begin */
+	struct load_pub_shared pub[LOAD_PUBLISHERS];
+	struct load_result res[LOAD_PROCS];
+	/* How many of the steady clients have had message g: [publisher][g % LOAD_WINDOW]. */
+	_Atomic uint32_t got[LOAD_PUBLISHERS][LOAD_WINDOW];
+};
+
+/* How many messages of a channel are among the first `next` of a publisher. */
+static inline uint32_t load_in_channel(uint32_t next, uint32_t channel, uint32_t channels)
+{
+	return next > channel ? (next - channel - 1) / channels + 1 : 0;
+}
+
+/* How many of the steady clients sit in a channel. */
+static inline uint32_t load_members(const struct load_opts *o, uint32_t channel)
+{
+	return o->conns / o->channels + (channel < o->conns % o->channels);
+}
+
+/* Copy `tmpl` to dst with its first "%d" replaced by n. Returns the length, 0 if it does not fit. */
+size_t load_expand(char *dst, size_t size, const char *tmpl, uint32_t n);
+
+/* A sockaddr for "1.2.3.4:80" or "unix:/path" (no names: nothing here may block). Returns 0 or -1. */
+struct load_addr {
+	struct sockaddr_storage ss;
+	socklen_t len;
+};
+int load_addr_parse(const char *text, struct load_addr *a) MUST_CHECK;
+
+/* Fill in options from the command line; prints what is wrong and exits with 2. */
+void load_opts_parse(struct load_opts *o, int argc, char **argv);
+
+/* The life of one receiver or publisher process; they return its exit status. */
+int load_receiver(const struct load_opts *o, struct load_shared *sh, uint32_t proc);
+int load_publisher(const struct load_opts *o, struct load_shared *sh, uint32_t number);
+
+/* What the parent measured, and the report on stdout. Returns whether all is well. */
+struct load_measured {
+	bool has_server, timed_out;
+	double connect_s, publish_s; /* wall time of the two phases, draining included */
+	uint64_t connect_cpu_ns, cpu_ns, user_ns, sys_ns, softirq_ns;
+	uint64_t pss_before, pss_after;
+	uint32_t server_processes;
+	uint64_t published;
+};
+bool load_report(const struct load_opts *o, struct load_shared *sh, const struct load_measured *m);
+
+#endif

@@ -1,0 +1,180 @@
+/* load_pub_http.c - publish by POST /api/publish over one kept-alive connection, one request at a time. */
+#include "bench/load_pub.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/base64.h"
+
+#define ANSWER_MAX 8192
+#define TRIES_MAX  200
+
+struct http_state {
+	int fd;
+	struct buf head, body;
+	char answer[ANSWER_MAX + 1];
+};
+
+static int http_open(struct pub *p)
+{
+	struct http_state *s = calloc(1, sizeof(*s));
+
+	p->state = s;
+	if (!s)
+		return pub_fail(p, "out of memory");
+	s->fd = pub_connect(p, p->o->http);
+	return s->fd == -1 ? -1 : 0;
+}
+
+/* The request's body. Payload letters need no escaping in JSON (payload.h). */
+static int body_make(struct pub *p, uint32_t channel, const uint8_t *payload, size_t len)
+{
+	struct http_state *s = p->state;
+	char name[512];
+
+	s->body.len = 0;
+	if (load_expand(name, sizeof(name), p->o->channel, channel) == 0)
+		return -1;
+	if (buf_printf(&s->body, "{\"channel\":\"%s\",\"%s\":\"", name, p->o->binary ? "b64data" : "text") ==
+	    -1)
+		return -1;
+	if (!p->o->binary) {
+		if (buf_put(&s->body, payload, len) == -1)
+			return -1;
+	} else {
+		if (buf_reserve(&s->body, BASE64_ENCODED(len)) == -1)
+			return -1;
+		s->body.len +=
+			base64_encode((struct slice){(const char *)payload, len}, s->body.p + s->body.len);
+	}
+	return buf_puts(&s->body, "\"}");
+}
+
+static int head_make(struct pub *p)
+{
+	struct http_state *s = p->state;
+
+	s->head.len = 0;
+	if (buf_printf(&s->head,
+		       "POST /api/publish HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+		       "Content-Length: %zu\r\n",
+		       s->body.len) == -1)
+		return -1;
+	if (p->o->api_key && buf_printf(&s->head, "X-API-Key: %s\r\n", p->o->api_key) == -1)
+		return -1;
+	return buf_puts(&s->head, "\r\n");
+}
+
+static int send_all(int fd, struct iovec *iov, size_t n)
+{
+	while (n > 0) {
+		struct msghdr m = {.msg_iov = iov, .msg_iovlen = n};
+		ssize_t done = sendmsg(fd, &m, MSG_NOSIGNAL);
+
+		if (done == -1 && errno == EINTR)
+			continue;
+		if (done <= 0)
+			return -1;
+		for (; n > 0 && (size_t)done >= iov->iov_len; iov++, n--)
+			done -= (ssize_t)iov->iov_len;
+		if (n > 0) {
+			iov->iov_base = (char *)iov->iov_base + done;
+			iov->iov_len -= (size_t)done;
+		}
+	}
+	return 0;
+}
+
+/* Bytes that an answer takes in all, 0 while that is not known. */
+static size_t answer_size(const char *answer)
+{
+	const char *end = strstr(answer, "\r\n\r\n"), *length;
+
+	if (!end)
+		return 0;
+	length = strcasestr(answer, "\r\nContent-Length:");
+	if (!length || length > end)
+		return (size_t)(end + 4 - answer);
+	return (size_t)(end + 4 - answer) + strtoul(length + 17, NULL, 10);
+}
+
+/* Read one whole answer. Returns its status, or -1. */
+static int answer_read(struct pub *p)
+{
+	struct http_state *s = p->state;
+	size_t have = 0, want = 0;
+	long status;
+
+	while (want == 0 || have < want) {
+		ssize_t n = recv(s->fd, s->answer + have, ANSWER_MAX - have, 0);
+
+		if (n == -1 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return pub_fail(p, "http: %s",
+					n == 0 ? "closed instead of an answer" : strerror(errno));
+		have += (size_t)n;
+		s->answer[have] = '\0';
+		want = answer_size(s->answer);
+		if (want > ANSWER_MAX || (want == 0 && have == ANSWER_MAX))
+			return pub_fail(p, "http: answer too long");
+	}
+	status = have > 12 ? strtol(s->answer + 9, NULL, 10) : 0;
+	if (strcasestr(s->answer, "\r\nConnection: close")) {
+		close(s->fd);
+		s->fd = pub_connect(p, p->o->http);
+	}
+	return (int)status;
+}
+
+static int http_send(struct pub *p, uint32_t channel, const uint8_t *payload, size_t len)
+{
+	const struct timespec pause = {.tv_nsec = 10000000};
+	struct http_state *s = p->state;
+	int status = 0;
+
+	if (body_make(p, channel, payload, len) == -1 || head_make(p) == -1)
+		return pub_fail(p, "out of memory");
+	for (int i = 0; i < TRIES_MAX; i++) {
+		struct iovec iov[2] = {{s->head.p, s->head.len}, {s->body.p, s->body.len}};
+
+		if (send_all(s->fd, iov, 2) == -1)
+			return pub_fail(p, "http: %m");
+		status = answer_read(p);
+		if (status == 200 || status == -1 || s->fd == -1)
+			return status == 200 ? 0 : -1;
+		if (status != 429 && status != 503)
+			break;
+		p->ps->retries++;
+		nanosleep(&pause, NULL);
+	}
+	return pub_fail(p, "http: status %d", status);
+}
+
+static int http_flush(struct pub *p)
+{
+	(void)p;
+	return 0;
+}
+
+static void http_close(struct pub *p)
+{
+	struct http_state *s = p->state;
+
+	if (!s)
+		return;
+	if (s->fd != -1)
+		close(s->fd);
+	buf_free(&s->head);
+	buf_free(&s->body);
+	free(s);
+}
+
+const struct pub_way pub_http = {http_open, http_send, http_flush, NULL, http_close};
