@@ -228,8 +228,11 @@ $(BENCH_BIN):
 	$(call say,LINK)
 	$(Q)$(CC) $(CFLAGS_RC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--as-needed $(BENCH_LIBS) $(filter-out -ljemalloc,$(LIBS))
 
-.PHONY: bench bench-core
+.PHONY: bench bench-core bench-selftest
 bench: $(BENCH_BIN) ## build the bench programs: build/bench-load, -floor, -ring
+
+bench-selftest: $(BUILD)/bench-load ## does the load client see planted faults?
+	@$(PY) bench/selftest.py $(BUILD)
 
 bench-core: ## the core's figures beside the floor program's and the budgets (about 3 minutes)
 	@etc/install-packages.sh build run test
