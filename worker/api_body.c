@@ -111,7 +111,8 @@ static int take_base64(const struct json_member *m, struct api_publish *out, str
 			return errno == ENOMEM ? fail(out, 503, "overloaded", "out of memory")
 					       : fail(out, 400, "bad_base64", "b64data: not base64");
 		text = (struct slice){scratch->p, scratch->len};
-	} else if (buf_reserve(scratch, BASE64_DECODED_MAX(text.len)) == -1) {
+	} else if (buf_reserve(scratch, BASE64_DECODED_MAX(text.len) + 1) ==
+		   -1) { /* + 1: never a NULL payload */
 		return fail(out, 503, "overloaded", "out of memory");
 	}
 	n = base64_decode(text, scratch->p);
