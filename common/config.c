@@ -64,7 +64,7 @@ static unsigned default_port(const char *scheme, size_t n)
 	static const struct {
 		const char *name;
 		unsigned port;
-	} known[] = { { "http", 80 }, { "https", 443 }, { "ws", 80 }, { "wss", 443 } };
+	} known[] = {{"http", 80}, {"https", 443}, {"ws", 80}, {"wss", 443}};
 
 	for (size_t i = 0; i < ARRAY_LEN(known); i++)
 		if (n == strlen(known[i].name) && strncasecmp(scheme, known[i].name, n) == 0)
@@ -91,7 +91,7 @@ bool config_origin_normalise(struct slice origin, char *dst, size_t size)
 {
 	const char *end = origin.p + origin.len;
 	const char *sep, *host, *host_end;
-	struct sink s = { dst, size, 0 };
+	struct sink s = {dst, size, 0};
 	char port[8];
 	unsigned num;
 
@@ -143,6 +143,8 @@ size_t config_redis_channel(const struct cfg_namespace *ns, struct slice room, c
 	if (c > 0)
 		memcpy(dst + a + b, ns->redis_suffix, c);
 	dst[a + b + c] = '\0';
+	if (strncmp(dst, CFG_OWN_PREFIX, strlen(CFG_OWN_PREFIX)) == 0)
+		return 0;
 	return a + b + c;
 }
 
@@ -178,7 +180,7 @@ void config_listener_clear(struct cfg_listener *l)
 	free(l->path);
 	free(l->host);
 	free(l->api_key);
-	*l = (struct cfg_listener){ 0 };
+	*l = (struct cfg_listener){0};
 }
 
 static void namespace_clear(struct cfg_namespace *ns)

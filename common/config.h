@@ -17,6 +17,9 @@
 #define CFG_ROOM_MAX       255 /* bytes of a room name */
 #define CFG_PATH_MAX       1024
 
+/* What Redis channels and keys of the server itself begin with; no namespace's channel may. */
+#define CFG_OWN_PREFIX "ringcast:"
+
 enum cfg_mode { CFG_SLOW_DISCONNECT, CFG_SLOW_SKIP };
 enum cfg_opcode { CFG_OPCODE_AUTO, CFG_OPCODE_TEXT, CFG_OPCODE_BINARY };
 enum cfg_envelope { CFG_ENVELOPE_PLAIN }; /* json comes with the feeds */
@@ -118,7 +121,8 @@ struct config {
  * port into dst. Returns false if it is none ("null", a path, no host). Pure. */
 bool config_origin_normalise(struct slice origin, char *dst, size_t size) MUST_CHECK;
 
-/* The room's Redis channel into dst (NUL-terminated). Returns its length, or 0 if it does not fit. Pure. */
+/* The room's Redis channel into dst (NUL-terminated). Returns its length, or 0 if the room can have none: it does
+ * not fit, or would begin with CFG_OWN_PREFIX (a template like "{room}" allows that). Pure. */
 size_t config_redis_channel(const struct cfg_namespace *ns, struct slice room, char *dst, size_t size);
 
 /* Namespace by name or by id; NULL if there is none. Pure. */

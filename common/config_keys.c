@@ -5,13 +5,13 @@
 
 #include "common/config.h"
 
-#define KI (1024ull)
-#define MI (1024ull * 1024)
-#define GI (1024ull * 1024 * 1024)
-#define SEC (1000ull)
-#define MIN (60 * SEC)
+#define KI   (1024ull)
+#define MI   (1024ull * 1024)
+#define GI   (1024ull * 1024 * 1024)
+#define SEC  (1000ull)
+#define MIN  (60 * SEC)
 #define HOUR (60 * MIN)
-#define DAY (24 * HOUR)
+#define DAY  (24 * HOUR)
 
 #define AT(type, field)  .offset = offsetof(struct type, field), .size = sizeof(((struct type *)0)->field)
 #define CONF(field)      AT(config, field)
@@ -25,172 +25,223 @@
 #define UNCHECKED        .max = UINT64_MAX
 
 const struct config_section config_sections[] = {
-	{ "", NULL, false, CKEY_NOW, CKEY_CONFIG, "the process" },
-	{ "listen", "", true, CKEY_NOW, CKEY_LISTENER, "a listener for WebSocket clients" },
-	{ "admin", "", true, CKEY_NOW, CKEY_LISTENER, "a listener for the HTTP API, health, statistics" },
-	{ "ring", "", false, CKEY_NOW, CKEY_CONFIG, "the shared memory between master and workers" },
-	{ "redis", "", false, CKEY_NOW, CKEY_CONFIG, "the Redis side" },
-	{ "limits", "", false, CKEY_NOW, CKEY_CONFIG, "bounds of connections and messages" },
-	{ "stop", "", false, CKEY_NOW, CKEY_CONFIG, "how the server stops" },
-	{ "reload", "", false, CKEY_NOW, CKEY_CONFIG, "how generations of workers follow each other" },
-	{ "namespace", "", true, CKEY_NOW, CKEY_NAMESPACE, "a family of channels" },
-	{ "auth", "", true, CKEY_PARAM, CKEY_CONFIG, "who may connect" },
-	{ "rule", "namespace", true, CKEY_LATER, CKEY_CONFIG, "what a client's message does" },
-	{ "idle", "namespace", false, CKEY_LATER, CKEY_CONFIG, "a frame for a connection that hears nothing" },
+	{"", NULL, false, CKEY_NOW, CKEY_CONFIG, "the process"},
+	{"listen", "", true, CKEY_NOW, CKEY_LISTENER, "a listener for WebSocket clients"},
+	{"admin", "", true, CKEY_NOW, CKEY_LISTENER, "a listener for the HTTP API, health, statistics"},
+	{"ring", "", false, CKEY_NOW, CKEY_CONFIG, "the shared memory between master and workers"},
+	{"redis", "", false, CKEY_NOW, CKEY_CONFIG, "the Redis side"},
+	{"limits", "", false, CKEY_NOW, CKEY_CONFIG, "bounds of connections and messages"},
+	{"stop", "", false, CKEY_NOW, CKEY_CONFIG, "how the server stops"},
+	{"reload", "", false, CKEY_NOW, CKEY_CONFIG, "how generations of workers follow each other"},
+	{"namespace", "", true, CKEY_NOW, CKEY_NAMESPACE, "a family of channels"},
+	{"auth", "", true, CKEY_PARAM, CKEY_CONFIG, "who may connect"},
+	{"rule", "namespace", true, CKEY_LATER, CKEY_CONFIG, "what a client's message does"},
+	{"idle", "namespace", false, CKEY_LATER, CKEY_CONFIG, "a frame for a connection that hears nothing"},
 };
 const size_t config_n_sections = ARRAY_LEN(config_sections);
 
 const struct config_key config_keys[] = {
 	/* The process. */
-	{ "", "workers", CKEY_WORKERS, RANGE(1, CFG_MAX_WORKERS), .def = "auto", CONF(workers), RELOAD,
-	  .help = "worker processes; auto: one for each CPU that the server may use, at most 64" },
-	{ "", "user", CKEY_STRING, .def = "\"\"", CONF(user), .help = "the account that workers run as; empty: the one that started the server" },
-	{ "", "pid_file", CKEY_STRING, .def = "\"\"", CONF(pid_file), .help = "where the master writes its process id; empty: nowhere" },
-	{ "", "log_file", CKEY_STRING, .def = "\"\"", CONF(log_file), RELOAD, .help = "where log lines are appended; empty: standard error" },
-	{ "", "log_level", CKEY_ENUM, .choices = "error|warn|info|debug", .max = 3, .def = "info", CONF(log_level), RELOAD,
-	  .help = "the least important lines that are written" },
-	{ "", "memory_limit", CKEY_SIZE, LATER, UNCHECKED, .def = "0", .help = "memory of all processes together" },
-	{ "", "trusted_proxies", CKEY_LIST, LATER, .def = "{}", .help = "networks whose X-Forwarded-For is believed" },
+	{"", "workers", CKEY_WORKERS, RANGE(1, CFG_MAX_WORKERS), .def = "auto", CONF(workers), RELOAD,
+	 .help = "worker processes; auto: one for each CPU that the server may use, at most 64"},
+	{"", "user", CKEY_STRING, .def = "\"\"", CONF(user),
+	 .help = "the account that workers run as; empty: the one that started the server"},
+	{"", "pid_file", CKEY_STRING, .def = "\"\"", CONF(pid_file),
+	 .help = "where the master writes its process id; empty: nowhere"},
+	{"", "log_file", CKEY_STRING, .def = "\"\"", CONF(log_file), RELOAD,
+	 .help = "where log lines are appended; empty: standard error"},
+	{"", "log_level", CKEY_ENUM, .choices = "error|warn|info|debug", .max = 3, .def = "info",
+	 CONF(log_level), RELOAD, .help = "the least important lines that are written"},
+	{"", "memory_limit", CKEY_SIZE, LATER, UNCHECKED, .def = "0",
+	 .help = "memory of all processes together"},
+	{"", "trusted_proxies", CKEY_LIST, LATER, .def = "{}",
+	 .help = "networks whose X-Forwarded-For is believed"},
 
 	/* Listeners. */
-	{ "listen", "backlog", CKEY_UINT, RANGE(1, 1000000), .def = "4096", LISTENER(backlog), RELOAD,
-	  .help = "connections that wait to be accepted; the kernel caps it at net.core.somaxconn" },
-	{ "listen", "mode", CKEY_OCTAL, RANGE(0, 0777), .def = "0660", LISTENER(mode), RELOAD, .help = "permissions of a unix socket" },
-	{ "listen", "proxy_protocol", CKEY_BOOL, LATER, .max = 1, .def = "off", .help = "expect a PROXY header" },
-	{ "admin", "backlog", CKEY_UINT, RANGE(1, 1000000), .def = "4096", LISTENER(backlog), RELOAD,
-	  .help = "connections that wait to be accepted; the kernel caps it at net.core.somaxconn" },
-	{ "admin", "mode", CKEY_OCTAL, RANGE(0, 0777), .def = "0600", LISTENER(mode), RELOAD, .help = "permissions of a unix socket" },
-	{ "admin", "api_key", CKEY_STRING, LISTENER(api_key), RELOAD,
-	  .help = "what /api/ requests must show in X-API-Key or Authorization: Bearer; without it nothing is asked for" },
+	{"listen", "backlog", CKEY_UINT, RANGE(1, 1000000), .def = "4096", LISTENER(backlog), RELOAD,
+	 .help = "connections that wait to be accepted; the kernel caps it at net.core.somaxconn"},
+	{"listen", "mode", CKEY_OCTAL, RANGE(0, 0777), .def = "0660", LISTENER(mode), RELOAD,
+	 .help = "permissions of a unix socket"},
+	{"listen", "proxy_protocol", CKEY_BOOL, LATER, .max = 1, .def = "off",
+	 .help = "expect a PROXY header"},
+	{"admin", "backlog", CKEY_UINT, RANGE(1, 1000000), .def = "4096", LISTENER(backlog), RELOAD,
+	 .help = "connections that wait to be accepted; the kernel caps it at net.core.somaxconn"},
+	{"admin", "mode", CKEY_OCTAL, RANGE(0, 0777), .def = "0600", LISTENER(mode), RELOAD,
+	 .help = "permissions of a unix socket"},
+	{"admin", "api_key", CKEY_STRING, LISTENER(api_key), RELOAD,
+	 .help = "what /api/ requests must show in X-API-Key or Authorization: Bearer; without it nothing is "
+		 "asked for"},
 
 	/* Ring. */
-	{ "ring", "size", CKEY_SIZE, RANGE(MI, 4 * GI), .def = "64m", CONF(ring.size),
-	  .help = "bytes of the broadcast ring, a power of two; how far a slow client may lie behind" },
-	{ "ring", "uplink_size", CKEY_SIZE, RANGE(256 * KI, GI), .def = "1m", CONF(ring.uplink_size),
-	  .help = "bytes of each worker's way to the master, a power of two, at most ring.size" },
-	{ "ring", "stuck_time", CKEY_DURATION, RANGE(100, 10 * MIN), .def = "5s", CONF(ring.stuck_time), RELOAD,
-	  .help = "a worker whose heartbeat stands still for that long is killed and replaced" },
-	{ "ring", "hold_max", CKEY_DURATION, RANGE(100, 10 * MIN), .def = "5s", CONF(ring.hold_max), RELOAD,
-	  .help = "a worker that alone keeps the ring full for that long is killed and replaced" },
+	{"ring", "size", CKEY_SIZE, RANGE(MI, 4 * GI), .def = "64m", CONF(ring.size),
+	 .help = "bytes of the broadcast ring, a power of two; how far a slow client may lie behind"},
+	{"ring", "uplink_size", CKEY_SIZE, RANGE(256 * KI, GI), .def = "1m", CONF(ring.uplink_size),
+	 .help = "bytes of each worker's way to the master, a power of two, at most ring.size"},
+	{"ring", "stuck_time", CKEY_DURATION, RANGE(100, 10 * MIN), .def = "5s", CONF(ring.stuck_time),
+	 RELOAD, .help = "a worker whose heartbeat stands still for that long is killed and replaced"},
+	{"ring", "hold_max", CKEY_DURATION, RANGE(100, 10 * MIN), .def = "5s", CONF(ring.hold_max), RELOAD,
+	 .help = "a worker that alone keeps the ring full for that long is killed and replaced"},
 
 	/* Redis. */
-	{ "redis", "url", CKEY_STRING, .def = "\"\"",
-	  .help = "redis://[user:password@]host[:port][/db], rediss:// (TLS), unix:///path[?db=N]; empty: local mode, no Redis" },
-	{ "redis", "timeout", CKEY_DURATION, RANGE(10, MIN), .def = "1s", CONF(redis.timeout),
-	  .help = "for an attempt to connect, and for the answer to a PING" },
-	{ "redis", "ping_interval", CKEY_DURATION, RANGE(10, HOUR), .def = "1s", CONF(redis.ping_interval), .help = "between PINGs on each link" },
-	{ "redis", "backoff_min", CKEY_DURATION, RANGE(1, MIN), .def = "50ms", CONF(redis.backoff_min), .help = "pause before the first new attempt" },
-	{ "redis", "backoff_max", CKEY_DURATION, RANGE(1, 10 * MIN), .def = "500ms", CONF(redis.backoff_max),
-	  .help = "longest pause between attempts, at least backoff_min" },
-	{ "redis", "pending_size", CKEY_SIZE, RANGE(64 * KI, 1024 * GI), .def = "16m", CONF(redis.pending_size),
-	  .help = "bytes of own publications that Redis has not acknowledged yet" },
-	{ "redis", "resend_delay", CKEY_DURATION, RANGE(1, 20 * MIN), OR_ZERO("at once"), CONF(redis.resend_delay),
-	  .help = "between a reconnect and sending again, so that the other replicas are subscribed; default: twice backoff_max" },
-	{ "redis", "subscribe_timeout", CKEY_DURATION, RANGE(10, MIN), .def = "1s", CONF(redis.subscribe_timeout),
-	  .help = "a client that waits for its channel's subscription is let in after that, and counted" },
-	{ "redis", "unsubscribe_delay", CKEY_DURATION, RANGE(1, DAY), OR_ZERO("at once"), .def = "5s", CONF(redis.unsubscribe_delay),
-	  .help = "a channel stays subscribed for that long after its last client" },
-	{ "redis", "lease", CKEY_DURATION, RANGE(SEC, HOUR), .when = CKEY_PARAM, .def = "15s", CONF(redis.lease),
-	  .help = "life of the server's own Redis keys" },
-	{ "redis", "ca_file", CKEY_STRING, CONF(redis.ca_file), .help = "certificates that rediss:// trusts, PEM; without it: the system's" },
-	{ "redis", "tls_verify", CKEY_BOOL, .max = 1, .def = "on", CONF(redis.tls_verify), .help = "off: rediss:// encrypts but accepts any certificate" },
+	{"redis", "url", CKEY_STRING, .def = "\"\"",
+	 .help = "redis://[user:password@]host[:port][/db], rediss:// (TLS), unix:///path[?db=N]; empty: "
+		 "local mode, no Redis"},
+	{"redis", "timeout", CKEY_DURATION, RANGE(10, MIN), .def = "1s", CONF(redis.timeout),
+	 .help = "for an attempt to connect, and for the answer to a PING"},
+	{"redis", "ping_interval", CKEY_DURATION, RANGE(10, HOUR), .def = "1s", CONF(redis.ping_interval),
+	 .help = "between PINGs on each link"},
+	{"redis", "backoff_min", CKEY_DURATION, RANGE(1, MIN), .def = "50ms", CONF(redis.backoff_min),
+	 .help = "pause before the first new attempt"},
+	{"redis", "backoff_max", CKEY_DURATION, RANGE(1, 10 * MIN), .def = "500ms", CONF(redis.backoff_max),
+	 .help = "longest pause between attempts, at least backoff_min"},
+	{"redis", "pending_size", CKEY_SIZE, RANGE(64 * KI, 1024 * GI), .def = "16m",
+	 CONF(redis.pending_size), .help = "bytes of own publications that Redis has not acknowledged yet"},
+	{"redis", "resend_delay", CKEY_DURATION, RANGE(1, 20 * MIN), OR_ZERO("at once"),
+	 CONF(redis.resend_delay),
+	 .help = "between a reconnect and sending again, so that the other replicas are subscribed; default: "
+		 "twice backoff_max"},
+	{"redis", "subscribe_timeout", CKEY_DURATION, RANGE(10, MIN), .def = "1s",
+	 CONF(redis.subscribe_timeout),
+	 .help = "a client that waits for its channel's subscription is let in after that, and counted"},
+	{"redis", "unsubscribe_delay", CKEY_DURATION, RANGE(1, DAY), OR_ZERO("at once"), .def = "5s",
+	 CONF(redis.unsubscribe_delay),
+	 .help = "a channel stays subscribed for that long after its last client"},
+	{"redis", "lease", CKEY_DURATION, RANGE(SEC, HOUR), .when = CKEY_PARAM, .def = "15s",
+	 CONF(redis.lease), .help = "life of the server's own Redis keys"},
+	{"redis", "ca_file", CKEY_STRING, CONF(redis.ca_file),
+	 .help = "certificates that rediss:// trusts, PEM; without it: the system's"},
+	{"redis", "tls_verify", CKEY_BOOL, .max = 1, .def = "on", CONF(redis.tls_verify),
+	 .help = "off: rediss:// encrypts but accepts any certificate"},
 
 	/* Limits. */
-	{ "limits", "max_connections", CKEY_UINT, RANGE(1, 100000000), OR_ZERO("no limit but the open files"), .def = "0",
-	  CONF(limits.max_connections), RELOAD, .help = "client connections of all workers together" },
-	{ "limits", "max_handshakes", CKEY_UINT, RANGE(1, 1000000), .def = "4096", CONF(limits.max_handshakes), RELOAD,
-	  .help = "unfinished handshakes of one worker" },
-	{ "limits", "handshake_timeout", CKEY_DURATION, RANGE(100, 10 * MIN), .def = "10s", CONF(limits.handshake_timeout), RELOAD,
-	  .help = "from accept to a complete request head; beyond it 408" },
-	{ "limits", "max_head", CKEY_SIZE, RANGE(KI, MI), .def = "16k", CONF(limits.max_head), RELOAD, .help = "bytes of a request head; beyond it 431" },
-	{ "limits", "max_headers", CKEY_UINT, RANGE(8, 10000), .def = "100", CONF(limits.max_headers), RELOAD, .help = "header lines of a request; beyond it 431" },
-	{ "limits", "ping_interval", CKEY_DURATION, RANGE(100, DAY), OR_ZERO("no pings"), .def = "20s", CONF(limits.ping_interval), RELOAD,
-	  .help = "between the server's pings" },
-	{ "limits", "pong_timeout", CKEY_DURATION, RANGE(100, DAY), OR_ZERO("wait for ever"), .def = "20s", CONF(limits.pong_timeout), RELOAD,
-	  .help = "a client that answers no ping for that long is closed with 1011" },
-	{ "limits", "idle_timeout", CKEY_DURATION, RANGE(100, 30 * DAY), OR_ZERO("no limit"), .def = "0", CONF(limits.idle_timeout), RELOAD,
-	  .help = "a connection without a message in either direction for that long is closed" },
-	{ "limits", "slow_timeout", CKEY_DURATION, RANGE(100, HOUR), .def = "10s", CONF(limits.slow_timeout), RELOAD,
-	  .help = "a client whose socket takes no byte for that long is slow" },
-	{ "limits", "close_linger", CKEY_DURATION, RANGE(1, 10 * MIN), OR_ZERO("none"), .def = "5s", CONF(limits.close_linger), RELOAD,
-	  .help = "how long a Close may wait for the client before the reset" },
-	{ "limits", "send_buffer", CKEY_SIZE, RANGE(4 * KI, 64 * MI), .def = "128k", CONF(limits.send_buffer), RELOAD,
-	  .help = "the kernel's send buffer of a connection (SO_SNDBUF)" },
-	{ "limits", "slow_memory", CKEY_SIZE, RANGE(MI, 1024 * GI), .def = "64m", CONF(limits.slow_memory), RELOAD,
-	  .help = "bytes that one worker may keep for half-sent frames of slow clients" },
-	{ "limits", "max_message", CKEY_SIZE, RANGE(1, 16 * MI), .def = "64k", CONF(limits.max_message), RELOAD,
-	  .help = "bytes of a client's message, at most a quarter of ring.size; exactly it is allowed; beyond it 1009" },
-	{ "limits", "max_publication", CKEY_SIZE, RANGE(1, 16 * MI), .def = "1m", CONF(limits.max_publication), RELOAD,
-	  .help = "bytes of a message from Redis or the API, at most a quarter of ring.size" },
-	{ "limits", "max_fragments", CKEY_UINT, RANGE(1, UINT32_MAX), OR_ZERO("no limit"), .def = "1024", CONF(limits.max_fragments), RELOAD,
-	  .help = "frames of one client message; beyond it 1009" },
-	{ "limits", "unknown_path_status", CKEY_UINT, RANGE(403, 404), .def = "404", CONF(limits.unknown_path_status), RELOAD,
-	  .help = "the answer to a path that no namespace has: 404 or 403" },
-	{ "limits", "msg_rate", CKEY_UINT, LATER, UNCHECKED, .def = "0", .help = "messages a second of one connection" },
-	{ "limits", "msg_burst", CKEY_UINT, PARAM, UNCHECKED, .def = "0", .help = "for msg_rate" },
-	{ "limits", "per_user", CKEY_UINT, LATER, UNCHECKED, .def = "0", .help = "connections of one user" },
-	{ "limits", "per_address", CKEY_UINT, LATER, UNCHECKED, .def = "0", .help = "connections of one address" },
+	{"limits", "max_connections", CKEY_UINT, RANGE(1, 100000000), OR_ZERO("no limit but the open files"),
+	 .def = "0", CONF(limits.max_connections), RELOAD,
+	 .help = "client connections of all workers together"},
+	{"limits", "max_handshakes", CKEY_UINT, RANGE(1, 1000000), OR_ZERO("no limit"), .def = "4096",
+	 CONF(limits.max_handshakes), RELOAD, .help = "unfinished handshakes of one worker"},
+	{"limits", "handshake_timeout", CKEY_DURATION, RANGE(100, 10 * MIN), OR_ZERO("no limit"),
+	 .def = "10s", CONF(limits.handshake_timeout), RELOAD,
+	 .help = "from accept to a complete request head; beyond it 408"},
+	{"limits", "max_head", CKEY_SIZE, RANGE(KI, MI), .def = "16k", CONF(limits.max_head), RELOAD,
+	 .help = "bytes of a request head; beyond it 431"},
+	{"limits", "max_headers", CKEY_UINT, RANGE(8, 256), .def = "100", CONF(limits.max_headers), RELOAD,
+	 .help = "header lines of a request; beyond it 431"},
+	{"limits", "ping_interval", CKEY_DURATION, RANGE(100, DAY), OR_ZERO("no pings"), .def = "20s",
+	 CONF(limits.ping_interval), RELOAD, .help = "between the server's pings"},
+	{"limits", "pong_timeout", CKEY_DURATION, RANGE(100, DAY), OR_ZERO("wait for ever"), .def = "20s",
+	 CONF(limits.pong_timeout), RELOAD,
+	 .help = "a client that answers no ping for that long is closed with 1011"},
+	{"limits", "idle_timeout", CKEY_DURATION, RANGE(100, 7 * DAY), OR_ZERO("no limit"), .def = "0",
+	 CONF(limits.idle_timeout), RELOAD,
+	 .help = "a client from which nothing came for that long, not even a pong, is closed with 1008"},
+	{"limits", "slow_timeout", CKEY_DURATION, RANGE(100, HOUR), OR_ZERO("no limit"), .def = "10s",
+	 CONF(limits.slow_timeout), RELOAD,
+	 .help = "a client whose socket takes no byte for that long is slow"},
+	{"limits", "close_linger", CKEY_DURATION, RANGE(1, 10 * MIN), OR_ZERO("none"), .def = "5s",
+	 CONF(limits.close_linger), RELOAD,
+	 .help = "how long a Close may wait for the client before the reset"},
+	{"limits", "send_buffer", CKEY_SIZE, RANGE(4 * KI, 64 * MI), OR_ZERO("the kernel sizes it"),
+	 .def = "128k", CONF(limits.send_buffer), RELOAD,
+	 .help = "the kernel's send buffer of a connection (SO_SNDBUF)"},
+	{"limits", "slow_memory", CKEY_SIZE, RANGE(MI, 1024 * GI), OR_ZERO("no limit"), .def = "64m",
+	 CONF(limits.slow_memory), RELOAD,
+	 .help = "bytes that one worker may keep for half-sent frames of slow clients"},
+	{"limits", "max_message", CKEY_SIZE, RANGE(1, 16 * MI), .def = "64k", CONF(limits.max_message),
+	 RELOAD,
+	 .help = "bytes of a client's message, at most a quarter of ring.size; exactly it is allowed; beyond "
+		 "it 1009"},
+	{"limits", "max_publication", CKEY_SIZE, RANGE(1, 16 * MI), .def = "1m", CONF(limits.max_publication),
+	 RELOAD, .help = "bytes of a message from Redis or the API, at most a quarter of ring.size"},
+	{"limits", "max_fragments", CKEY_UINT, RANGE(1, UINT32_MAX), OR_ZERO("no limit"), .def = "1024",
+	 CONF(limits.max_fragments), RELOAD, .help = "frames of one client message"},
+	{"limits", "unknown_path_status", CKEY_UINT, RANGE(403, 404), .def = "404",
+	 CONF(limits.unknown_path_status), RELOAD,
+	 .help = "the answer to a path that no namespace has: 404 or 403"},
+	{"limits", "msg_rate", CKEY_UINT, LATER, UNCHECKED, .def = "0",
+	 .help = "messages a second of one connection"},
+	{"limits", "msg_burst", CKEY_UINT, PARAM, UNCHECKED, .def = "0", .help = "for msg_rate"},
+	{"limits", "per_user", CKEY_UINT, LATER, UNCHECKED, .def = "0", .help = "connections of one user"},
+	{"limits", "per_address", CKEY_UINT, LATER, UNCHECKED, .def = "0",
+	 .help = "connections of one address"},
 
 	/* Stop, reload. */
-	{ "stop", "drain_time", CKEY_DURATION, RANGE(1, HOUR), OR_ZERO("all at once"), .def = "10s", CONF(stop.drain_time), RELOAD,
-	  .help = "over which the Close frames are spread at TERM" },
-	{ "stop", "close_code", CKEY_UINT, RANGE(1001, 4999), .def = "1001", CONF(stop.close_code), RELOAD,
-	  .help = "what clients are closed with at TERM: 1001, 1012, 1013 or 3000 to 4999" },
-	{ "stop", "accept_rate", CKEY_UINT, LATER, UNCHECKED, .def = "0", .help = "accepts a second after a start" },
-	{ "reload", "handoff_time", CKEY_DURATION, PARAM, UNCHECKED, .def = "5s", .help = "for moving connections" },
-	{ "reload", "upgrade_timeout", CKEY_DURATION, PARAM, UNCHECKED, .def = "5s", .help = "for a new binary to confirm" },
-	{ "reload", "keep_connections", CKEY_BOOL, LATER, .max = 1, .def = "off", .help = "a keeper for each worker" },
-	{ "reload", "canary_share", CKEY_UINT, LATER, UNCHECKED, .def = "0", .help = "share of connections that a new generation gets first" },
-	{ "reload", "canary_time", CKEY_DURATION, PARAM, UNCHECKED, .def = "10s", .help = "for canary_share" },
+	{"stop", "drain_time", CKEY_DURATION, RANGE(1, HOUR), OR_ZERO("all at once"), .def = "10s",
+	 CONF(stop.drain_time), RELOAD, .help = "over which the Close frames are spread at TERM"},
+	{"stop", "close_code", CKEY_UINT, RANGE(1001, 4999), .def = "1001", CONF(stop.close_code), RELOAD,
+	 .help = "what clients are closed with at TERM: 1001, 1012, 1013 or 3000 to 4999"},
+	{"stop", "accept_rate", CKEY_UINT, LATER, UNCHECKED, .def = "0",
+	 .help = "accepts a second after a start"},
+	{"reload", "handoff_time", CKEY_DURATION, PARAM, UNCHECKED, .def = "5s",
+	 .help = "for moving connections"},
+	{"reload", "upgrade_timeout", CKEY_DURATION, PARAM, UNCHECKED, .def = "5s",
+	 .help = "for a new binary to confirm"},
+	{"reload", "keep_connections", CKEY_BOOL, LATER, .max = 1, .def = "off",
+	 .help = "a keeper for each worker"},
+	{"reload", "canary_share", CKEY_UINT, LATER, UNCHECKED, .def = "0",
+	 .help = "share of connections that a new generation gets first"},
+	{"reload", "canary_time", CKEY_DURATION, PARAM, UNCHECKED, .def = "10s", .help = "for canary_share"},
 
 	/* Namespaces. */
-	{ "namespace", "path", CKEY_STRING, RELOAD,
-	  .help = "where clients connect; at most one {room}, as one whole segment. Must be given" },
-	{ "namespace", "room", CKEY_STRING, RELOAD,
-	  .help = "\"{conn}\": each connection has a room of its own (the path then has no {room}); default: from the path" },
-	{ "namespace", "redis_channel", CKEY_STRING, RELOAD,
-	  .help = "literal, or with {room} (or {conn}); default: the name, followed by :{room} where there are rooms" },
-	{ "namespace", "route_key", CKEY_STRING, NS(route_key), RELOAD,
-	  .help = "the top-level JSON key that names the room; needed, and allowed, where all rooms share one Redis channel" },
-	{ "namespace", "eager", CKEY_BOOL, .max = 1, NS(eager), RELOAD,
-	  .help = "the Redis channel is subscribed from the start; default: on where it has no {room}, and nothing else is possible" },
-	{ "namespace", "envelope", CKEY_ENUM, .choices = "plain", .later = "json", .def = "plain", NS(envelope), RELOAD,
-	  .help = "how a message is read; plain: not at all" },
-	{ "namespace", "opcode", CKEY_ENUM, .choices = "auto|text|binary", .max = 2, .def = "auto", NS(opcode), RELOAD,
-	  .help = "frame type of messages that others published on Redis; auto: text if it is UTF-8; text: drops what is not" },
-	{ "namespace", "publish", CKEY_LIST, .choices = "client|api|redis", .def = "{ \"api\", \"redis\" }", NS(publish), RELOAD,
-	  .help = "who may publish" },
-	{ "namespace", "slow", CKEY_ENUM, .choices = "disconnect|skip", .max = 1, .def = "disconnect", NS(slow), RELOAD,
-	  .help = "a client that the ring has passed is closed with 1013, or goes on at the newest message" },
-	{ "namespace", "on_gap", CKEY_ENUM, .choices = "ignore|close", .max = 1, .def = "ignore", NS(on_gap_close), RELOAD,
-	  .help = "close: clients are closed with 1013 after a gap of the Redis link" },
-	{ "namespace", "origins", CKEY_LIST, .def = "{}", RELOAD,
-	  .help = "allowed Origin headers (scheme://host[:port]), \"*\": any; empty: the same host as Host, or no Origin at all" },
-	{ "namespace", "max_message", CKEY_SIZE, RANGE(1, 16 * MI), NS(max_message), RELOAD,
-	  .help = "as in limits, for this namespace; default: limits.max_message" },
-	{ "namespace", "max_publication", CKEY_SIZE, RANGE(1, 16 * MI), NS(max_publication), RELOAD,
-	  .help = "as in limits, for this namespace; default: limits.max_publication" },
-	{ "namespace", "auth", CKEY_STRING, LATER, .def = "\"\"", .help = "an auth section" },
-	{ "namespace", "user_query", CKEY_STRING, LATER, .def = "\"\"", .help = "the query parameter that names the user" },
-	{ "namespace", "greeting", CKEY_STRING, LATER, .def = "\"\"", .help = "the first frame" },
-	{ "namespace", "targeted_only", CKEY_BOOL, LATER, .max = 1, .def = "off", .help = "untargeted messages reach nobody" },
-	{ "namespace", "hook_first_frames", CKEY_BOOL, LATER, .max = 1, .def = "off", .help = "frames from the hook come first" },
-	{ "namespace", "refuse", CKEY_ENUM, PARAM, .choices = "403|accept-then-close", .max = 1, .def = "403", .help = "how auth refuses" },
-	{ "namespace", "bad_frames", CKEY_UINT, PARAM, UNCHECKED, .def = "5", .help = "for the json envelope" },
+	{"namespace", "path", CKEY_STRING, RELOAD,
+	 .help = "where clients connect; at most one {room}, as one whole segment. Must be given"},
+	{"namespace", "room", CKEY_STRING, RELOAD,
+	 .help = "\"{conn}\": each connection has a room of its own (the path then has no {room}); default: "
+		 "from the path"},
+	{"namespace", "redis_channel", CKEY_STRING, RELOAD,
+	 .help = "literal, or with {room} (or {conn}); default: the name, followed by :{room} where there "
+		 "are rooms"},
+	{"namespace", "route_key", CKEY_STRING, NS(route_key), RELOAD,
+	 .help = "the top-level JSON key that names the room; needed, and allowed, where all rooms share one "
+		 "Redis channel"},
+	{"namespace", "eager", CKEY_BOOL, .max = 1, NS(eager), RELOAD,
+	 .help = "the Redis channel is subscribed from the start; default: on where it has no {room}, and "
+		 "nothing else is possible"},
+	{"namespace", "envelope", CKEY_ENUM, .choices = "plain", .later = "json", .def = "plain",
+	 NS(envelope), RELOAD, .help = "how a message is read; plain: not at all"},
+	{"namespace", "opcode", CKEY_ENUM, .choices = "auto|text|binary", .max = 2, .def = "auto", NS(opcode),
+	 RELOAD,
+	 .help = "frame type of messages that others published on Redis; auto: text if it is UTF-8; text: "
+		 "drops what is not"},
+	{"namespace", "publish", CKEY_LIST, .choices = "client|api|redis", .def = "{ \"api\", \"redis\" }",
+	 NS(publish), RELOAD, .help = "who may publish"},
+	{"namespace", "slow", CKEY_ENUM, .choices = "disconnect|skip", .max = 1, .def = "disconnect",
+	 NS(slow), RELOAD,
+	 .help = "a client that the ring has passed is closed with 1013, or goes on at the newest message"},
+	{"namespace", "on_gap", CKEY_ENUM, .choices = "ignore|close", .max = 1, .def = "ignore",
+	 NS(on_gap_close), RELOAD,
+	 .help = "close: clients are closed with 1013 after a gap of the Redis link"},
+	{"namespace", "origins", CKEY_LIST, .def = "{}", RELOAD,
+	 .help = "allowed Origin headers (scheme://host[:port]), \"*\": any; empty: the same host as Host, "
+		 "or no Origin at all"},
+	{"namespace", "max_message", CKEY_SIZE, RANGE(1, 16 * MI), NS(max_message), RELOAD,
+	 .help = "as in limits, for this namespace; default: limits.max_message"},
+	{"namespace", "max_publication", CKEY_SIZE, RANGE(1, 16 * MI), NS(max_publication), RELOAD,
+	 .help = "as in limits, for this namespace; default: limits.max_publication"},
+	{"namespace", "auth", CKEY_STRING, LATER, .def = "\"\"", .help = "an auth section"},
+	{"namespace", "user_query", CKEY_STRING, LATER, .def = "\"\"",
+	 .help = "the query parameter that names the user"},
+	{"namespace", "greeting", CKEY_STRING, LATER, .def = "\"\"", .help = "the first frame"},
+	{"namespace", "targeted_only", CKEY_BOOL, LATER, .max = 1, .def = "off",
+	 .help = "untargeted messages reach nobody"},
+	{"namespace", "hook_first_frames", CKEY_BOOL, LATER, .max = 1, .def = "off",
+	 .help = "frames from the hook come first"},
+	{"namespace", "refuse", CKEY_ENUM, PARAM, .choices = "403|accept-then-close", .max = 1, .def = "403",
+	 .help = "how auth refuses"},
+	{"namespace", "bad_frames", CKEY_UINT, PARAM, UNCHECKED, .def = "5", .help = "for the json envelope"},
 
 	/* Authorization: checked, and refused where a namespace asks for it. */
-	{ "auth", "type", CKEY_ENUM, PARAM, .choices = "hook|jwt", .max = 1, .help = "kind" },
-	{ "auth", "url", CKEY_STRING, PARAM, .help = "the hook's address" },
-	{ "auth", "timeout", CKEY_DURATION, PARAM, UNCHECKED, .def = "3s", .help = "of the hook" },
-	{ "auth", "concurrency", CKEY_UINT, PARAM, UNCHECKED, .def = "64", .help = "of the hook" },
-	{ "auth", "cache_key", CKEY_LIST, PARAM, .def = "{}", .help = "of the hook" },
-	{ "auth", "cache_ttl", CKEY_DURATION, PARAM, UNCHECKED, .def = "5s", .help = "of the hook" },
-	{ "auth", "breaker_failures", CKEY_UINT, PARAM, UNCHECKED, .def = "5", .help = "of the hook" },
-	{ "auth", "breaker_pause", CKEY_DURATION, PARAM, UNCHECKED, .def = "2s", .help = "of the hook" },
-	{ "auth", "recheck", CKEY_DURATION, PARAM, UNCHECKED, .def = "60s", .help = "of the hook" },
-	{ "auth", "algorithms", CKEY_LIST, PARAM, .def = "{}", .help = "of tokens" },
-	{ "auth", "keys", CKEY_STRING, PARAM, .help = "of tokens" },
-	{ "auth", "from", CKEY_LIST, PARAM, .def = "{}", .help = "of tokens" },
+	{"auth", "type", CKEY_ENUM, PARAM, .choices = "hook|jwt", .max = 1, .help = "kind"},
+	{"auth", "url", CKEY_STRING, PARAM, .help = "the hook's address"},
+	{"auth", "timeout", CKEY_DURATION, PARAM, UNCHECKED, .def = "3s", .help = "of the hook"},
+	{"auth", "concurrency", CKEY_UINT, PARAM, UNCHECKED, .def = "64", .help = "of the hook"},
+	{"auth", "cache_key", CKEY_LIST, PARAM, .def = "{}", .help = "of the hook"},
+	{"auth", "cache_ttl", CKEY_DURATION, PARAM, UNCHECKED, .def = "5s", .help = "of the hook"},
+	{"auth", "breaker_failures", CKEY_UINT, PARAM, UNCHECKED, .def = "5", .help = "of the hook"},
+	{"auth", "breaker_pause", CKEY_DURATION, PARAM, UNCHECKED, .def = "2s", .help = "of the hook"},
+	{"auth", "recheck", CKEY_DURATION, PARAM, UNCHECKED, .def = "60s", .help = "of the hook"},
+	{"auth", "algorithms", CKEY_LIST, PARAM, .def = "{}", .help = "of tokens"},
+	{"auth", "keys", CKEY_STRING, PARAM, .help = "of tokens"},
+	{"auth", "from", CKEY_LIST, PARAM, .def = "{}", .help = "of tokens"},
 };
 const size_t config_n_keys = ARRAY_LEN(config_keys);
 
@@ -294,14 +345,15 @@ static const char *format_unit(uint64_t v, const struct unit *units, size_t n, s
 
 	while (i + 1 < n && (v == 0 || v % units[i].factor != 0))
 		i++;
-	snprintf(dst->s, sizeof(dst->s), "%llu%s", (unsigned long long)(v / units[i].factor), v == 0 ? "" : units[i].name);
+	snprintf(dst->s, sizeof(dst->s), "%llu%s", (unsigned long long)(v / units[i].factor),
+		 v == 0 ? "" : units[i].name);
 	return dst->s;
 }
 
 const char *config_key_format(const struct config_key *k, uint64_t value, struct config_text *dst)
 {
-	static const struct unit sizes[] = { { "g", GI }, { "m", MI }, { "k", KI }, { "", 1 } };
-	static const struct unit times[] = { { "h", HOUR }, { "m", MIN }, { "s", SEC }, { "ms", 1 } };
+	static const struct unit sizes[] = {{"g", GI}, {"m", MI}, {"k", KI}, {"", 1}};
+	static const struct unit times[] = {{"h", HOUR}, {"m", MIN}, {"s", SEC}, {"ms", 1}};
 	const char *p = k->choices;
 
 	switch (k->type) {
@@ -337,7 +389,8 @@ const char *config_key_range(const struct config_key *k, struct config_range *ds
 
 		for (const char *p = k->choices; p != NULL && n < sizeof(dst->s);) {
 			const char *end = choice_end(p);
-			int r = snprintf(dst->s + n, sizeof(dst->s) - n, "%s%.*s", n > 0 ? ", " : "", (int)(end - p), p);
+			int r = snprintf(dst->s + n, sizeof(dst->s) - n, "%s%.*s", n > 0 ? ", " : "",
+					 (int)(end - p), p);
 
 			n += (size_t)r;
 			p = *end == '|' ? end + 1 : NULL;
@@ -345,9 +398,9 @@ const char *config_key_range(const struct config_key *k, struct config_range *ds
 	} else if (k->type == CKEY_BOOL) {
 		snprintf(dst->s, sizeof(dst->s), "on, off");
 	} else if (k->type != CKEY_STRING && k->type != CKEY_LIST && k->max != UINT64_MAX) {
-		snprintf(dst->s, sizeof(dst->s), "%s%s%s%s%s to %s", k->type == CKEY_WORKERS ? "auto, " : "", k->zero_ok ? "0 (" : "",
-			 k->zero_ok ? k->zero : "", k->zero_ok ? "), " : "", config_key_format(k, k->min, &lo),
-			 config_key_format(k, k->max, &hi));
+		snprintf(dst->s, sizeof(dst->s), "%s%s%s%s%s to %s", k->type == CKEY_WORKERS ? "auto, " : "",
+			 k->zero_ok ? "0 (" : "", k->zero_ok ? k->zero : "", k->zero_ok ? "), " : "",
+			 config_key_format(k, k->min, &lo), config_key_format(k, k->max, &hi));
 	}
 	return dst->s;
 }

@@ -1,6 +1,6 @@
 /* config_keys.h - THE table of configuration keys: what exists, its type, range, default, unit, and where the
- * value goes. The loader checks files against it, `ringcast -T` prints by it, and a unit test compares it with
- * docs/configuration.md and etc/ringcast.conf. Pure data; any process.
+ * value goes. The loader checks files against it, `ringcast -T` prints by it, and a unit test compares it
+ * with docs/configuration.md and etc/ringcast.conf. Pure data; any process.
  */
 #ifndef RC_CONFIG_KEYS_H
 #define RC_CONFIG_KEYS_H
@@ -16,12 +16,13 @@ enum ckey_type {
 	CKEY_OCTAL,    /* file mode */
 	CKEY_WORKERS,  /* a number, or "auto": the CPUs this process may use */
 	CKEY_STRING,
-	CKEY_LIST,     /* { "a", "b" }, or one string */
+	CKEY_LIST, /* { "a", "b" }, or one string */
 };
 
 enum ckey_when {
 	CKEY_NOW,
-	CKEY_LATER, /* known, but of a later version: refused unless neutral (off, 0, "", {}, the first choice) */
+	CKEY_LATER, /* known, but of a later version: refused unless neutral (off, 0, "", {}, the first
+		       choice) */
 	CKEY_PARAM, /* parameter of something later: checked, and without effect */
 };
 
@@ -42,14 +43,14 @@ struct config_key {
 	enum ckey_type type;
 	enum ckey_when when;
 	uint64_t min, max;
-	bool zero_ok;        /* 0 is allowed besides min..max; `zero` says what it means */
+	bool zero_ok; /* 0 is allowed besides min..max; `zero` says what it means */
 	const char *zero;
 	const char *def;     /* as written in a file; NULL: none, or computed (the help says how) */
 	const char *choices; /* CKEY_ENUM, and CKEY_LIST of choices: "a|b|c" */
 	const char *later;   /* CKEY_ENUM: choices that a later version brings: "x|y"; else NULL */
 	uint16_t offset;     /* where the value goes */
-	uint8_t size;        /* bytes there; 0 = not stored by the table (the loader's own code does, or nobody) */
-	bool reloadable;     /* takes effect at HUP; else at the next start */
+	uint8_t size; /* bytes there; 0 = not stored by the table (the loader's own code does, or nobody) */
+	bool reloadable; /* takes effect at HUP; else at the next start */
 	const char *help;
 };
 
@@ -71,7 +72,8 @@ int config_choice(const char *choices, const char *word);
 uint64_t config_key_get(const struct config_key *k, const void *base);
 void config_key_set(const struct config_key *k, void *base, uint64_t value);
 
-/* A value as it would be written in a file ("64k", "10s", "on"), exact. For all types but string and list. Pure. */
+/* A value as it would be written in a file ("64k", "10s", "on"), exact. For all types but string and list.
+ * Pure. */
 struct config_text {
 	char s[48];
 };

@@ -25,15 +25,15 @@
 enum { OPT_LISTEN = 256, OPT_ADMIN, OPT_WORKERS, OPT_REDIS, OPT_LOG_LEVEL, OPT_PID };
 
 static const struct option options[] = {
-	{ "listen", required_argument, NULL, OPT_LISTEN },
-	{ "admin", required_argument, NULL, OPT_ADMIN },
-	{ "workers", required_argument, NULL, OPT_WORKERS },
-	{ "redis", required_argument, NULL, OPT_REDIS },
-	{ "log-level", required_argument, NULL, OPT_LOG_LEVEL },
-	{ "pid", required_argument, NULL, OPT_PID },
-	{ "version", no_argument, NULL, 'V' },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
+	{"listen", required_argument, NULL, OPT_LISTEN},
+	{"admin", required_argument, NULL, OPT_ADMIN},
+	{"workers", required_argument, NULL, OPT_WORKERS},
+	{"redis", required_argument, NULL, OPT_REDIS},
+	{"log-level", required_argument, NULL, OPT_LOG_LEVEL},
+	{"pid", required_argument, NULL, OPT_PID},
+	{"version", no_argument, NULL, 'V'},
+	{"help", no_argument, NULL, 'h'},
+	{NULL, 0, NULL, 0},
 };
 
 static int usage(FILE *err, const char *what, const char *detail)
@@ -44,7 +44,7 @@ static int usage(FILE *err, const char *what, const char *detail)
 
 static int add_address(const char **list, size_t *n, const char *option, const char *addr, FILE *err)
 {
-	struct cfg_listener l = { 0 };
+	struct cfg_listener l = {0};
 	struct value_error why;
 
 	if (value_listener(addr, &l, &why) == -1)
@@ -58,7 +58,7 @@ static int add_address(const char **list, size_t *n, const char *option, const c
 
 static int set_workers(struct cli *cli, const char *arg, FILE *err)
 {
-	const struct config_key *k = config_key_find("", (struct slice){ "workers", 7 });
+	const struct config_key *k = config_key_find("", (struct slice){"workers", 7});
 	struct value_error why;
 	uint64_t v;
 
@@ -71,7 +71,7 @@ static int set_workers(struct cli *cli, const char *arg, FILE *err)
 
 static int set_redis(struct cli *cli, const char *arg, FILE *err)
 {
-	struct cfg_redis r = { 0 };
+	struct cfg_redis r = {0};
 	struct value_error why;
 
 	if (value_redis_url(arg, &r, &why) == -1)
@@ -102,7 +102,8 @@ static int set_signal(struct cli *cli, const char *arg, FILE *err)
 		const char *name;
 		int signal;
 	} known[] = {
-		{ "reload", SIGHUP }, { "upgrade", SIGUSR2 }, { "reopen", SIGUSR1 }, { "stop", SIGTERM }, { "quit", SIGQUIT },
+		{"reload", SIGHUP}, {"upgrade", SIGUSR2}, {"reopen", SIGUSR1},
+		{"stop", SIGTERM},  {"quit", SIGQUIT},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(known); i++) {
@@ -152,13 +153,14 @@ int cli_parse(int argc, char **argv, struct cli *cli, FILE *err)
 	char unknown[2] = "";
 	int opt;
 
-	*cli = (struct cli){ .action = CLI_RUN };
+	*cli = (struct cli){.action = CLI_RUN};
 	opterr = 0;
 	optind = 0; /* glibc: begin anew */
 	while ((opt = getopt_long(argc, argv, "+:c:tTs:Vh", options, NULL)) != -1) {
 		if (opt == '?' || opt == ':') {
 			unknown[0] = (char)optopt;
-			return usage(err, opt == ':' ? "the option needs a value" : "unknown or ambiguous option",
+			return usage(err,
+				     opt == ':' ? "the option needs a value" : "unknown or ambiguous option",
 				     optopt > 0 && optopt < 256 ? unknown : argv[optind - 1]);
 		}
 		if (set_option(cli, opt, optarg, err) == -1)
@@ -243,7 +245,8 @@ int cli_send_signal(const char *pid_file, int signal, FILE *err)
 	if (pid == 0)
 		return 2;
 	if (kill(pid, signal) == -1) {
-		fprintf(err, "ringcast: process %d of %s: %s\n", (int)pid, pid_file, errno == ESRCH ? "is not running" : strerror(errno));
+		fprintf(err, "ringcast: process %d of %s: %s\n", (int)pid, pid_file,
+			errno == ESRCH ? "is not running" : strerror(errno));
 		return 2;
 	}
 	return 0;

@@ -1,4 +1,5 @@
-/* cli.h - the command line. Master process, before anything else; nothing here survives a fork in need of care. */
+/* cli.h - the command line. Master process, before anything else; nothing here survives a fork in need of
+ * care. */
 #ifndef RC_CLI_H
 #define RC_CLI_H
 
@@ -20,7 +21,7 @@ enum cli_action {
 /* All zero is an empty command line. Strings are borrowed from argv, which lives as long as the process. */
 struct cli {
 	enum cli_action action;
-	int signal;		 /* CLI_SIGNAL: what to send */
+	int signal;              /* CLI_SIGNAL: what to send */
 	const char *config_file; /* NULL: none, built-in defaults */
 
 	/* Options that win over the file, also at HUP. Their values have been checked. */
@@ -41,8 +42,8 @@ void cli_print_help(FILE *out);
 /* "ringcast 0.1.0", then one line per library, with the version that runs now where it can be asked for. */
 void cli_print_version(FILE *out);
 
-/* -s: read the process id in `pid_file` and signal it. Returns the exit status: 0; 2 without a pid file, with a
- * stale one, or with one of a process that may not be signalled. The reason goes to `err`. */
+/* -s: read the process id in `pid_file` and signal it. Returns the exit status: 0; 2 without a pid file, with
+ * a stale one, or with one of a process that may not be signalled. The reason goes to `err`. */
 int cli_send_signal(const char *pid_file, int signal, FILE *err) MUST_CHECK;
 
 #endif

@@ -9,8 +9,8 @@
 void build_keys(struct scan_doc *doc, const struct scan_section *sec, void *base);
 
 /* A problem with a key of a section: at the key where it stands, else at the section. */
-void build_problem(struct scan_doc *doc, const struct scan_section *sec, const char *key, const char *fmt, ...)
-	PRINTF_LIKE(4, 5);
+void build_problem(struct scan_doc *doc, const struct scan_section *sec, const char *key, const char *fmt,
+		   ...) PRINTF_LIKE(4, 5);
 
 /* The single value of a key, or NULL if it is not given or not to be looked at. */
 const char *build_value(const struct scan_section *sec, const char *key);
@@ -25,9 +25,9 @@ char *build_strndup(struct scan_doc *doc, const char *s, size_t len);
 /* All namespaces, into c->namespaces; limits and ring must be there. */
 void build_namespaces(struct scan_doc *doc, struct config *c);
 
-/* max_message and max_publication of a section: at most a quarter of the ring. Given ones beyond it are a problem,
- * others are made to fit. */
-void build_message_limits(struct scan_doc *doc, const struct scan_section *sec, uint64_t ring_size, uint32_t *max_message,
-			  uint32_t *max_publication);
+/* max_message and max_publication of a section: at most a quarter of the ring. Given ones beyond it are a
+ * problem, others are made to fit. */
+void build_message_limits(struct scan_doc *doc, const struct scan_section *sec, uint64_t ring_size,
+			  uint32_t *max_message, uint32_t *max_publication);
 
 #endif

@@ -23,7 +23,8 @@ static int on_value(cfg_t *cfg, cfg_opt_t *opt, const char *value, void *result)
 
 	(void)cfg;
 	if (e == NULL || strcmp(e->key->name, opt->name) != 0 || e->n_values >= e->n_expected) {
-		scan_problem(reading, e ? &e->pos : NULL, opt->name, "internal error: libconfuse reads the file differently");
+		scan_problem(reading, e ? &e->pos : NULL, opt->name,
+			     "internal error: libconfuse reads the file differently");
 		return -1;
 	}
 	values = reallocarray(e->values, e->n_values + 1, sizeof(*values));
@@ -66,9 +67,11 @@ static cfg_opt_t *section_options(const struct config_section *spec, size_t extr
 		if (strcmp(config_keys[i].section, spec->name) != 0)
 			continue;
 		if (config_keys[i].type == CKEY_LIST)
-			opts[n++] = (cfg_opt_t)CFG_STR_LIST_CB(config_keys[i].name, NULL, CFGF_NODEFAULT, on_value);
+			opts[n++] = (cfg_opt_t)CFG_STR_LIST_CB(config_keys[i].name, NULL, CFGF_NODEFAULT,
+							       on_value);
 		else
-			opts[n++] = (cfg_opt_t)CFG_STR_CB(config_keys[i].name, NULL, CFGF_NODEFAULT, on_value);
+			opts[n++] =
+				(cfg_opt_t)CFG_STR_CB(config_keys[i].name, NULL, CFGF_NODEFAULT, on_value);
 	}
 	opts[n] = (cfg_opt_t)CFG_END();
 	return opts;

@@ -25,7 +25,7 @@ static bool is_bare(char c)
 
 static struct lex_token bad(const struct lexer *lx, const char *what)
 {
-	return (struct lex_token){ .type = LEX_BAD, .line = lx->line, .what = what };
+	return (struct lex_token){.type = LEX_BAD, .line = lx->line, .what = what};
 }
 
 /* Skip a C comment; false if it never ends. */
@@ -91,7 +91,8 @@ static size_t escape_length(const char *p, const char *end)
 	if (p + 1 >= end)
 		return 0;
 	if (p[1] == 'x') {
-		while (n < 3 && p + n + 1 < end && strchr("0123456789abcdefABCDEF", p[n + 1]) != NULL && p[n + 1] != '\0') {
+		while (n < 3 && p + n + 1 < end && strchr("0123456789abcdefABCDEF", p[n + 1]) != NULL &&
+		       p[n + 1] != '\0') {
 			v |= p[n + 1] != '0';
 			n++;
 		}
@@ -110,7 +111,7 @@ static size_t escape_length(const char *p, const char *end)
 
 static struct lex_token lex_quoted(struct lexer *lx)
 {
-	struct lex_token t = { .type = LEX_WORD, .line = lx->line };
+	struct lex_token t = {.type = LEX_WORD, .line = lx->line};
 	char quote = *lx->p++;
 
 	t.quote = quote == '"' ? LEX_DOUBLE : LEX_SINGLE;
@@ -119,23 +120,26 @@ static struct lex_token lex_quoted(struct lexer *lx)
 		size_t n = 1;
 
 		if (*lx->p == '\n')
-			return bad(&(struct lexer){ .line = t.line }, "the string is not closed on its line");
+			return bad(&(struct lexer){.line = t.line}, "the string is not closed on its line");
 		if (is_control((unsigned char)*lx->p))
 			return bad(lx, "control character in a string");
 		if (*lx->p == '\\' && quote == '"')
 			n = escape_length(lx->p, lx->end);
 		else if (*lx->p == '\\')
-			n = lx->p + 1 < lx->end && (!is_control((unsigned char)lx->p[1]) || lx->p[1] == '\n') ? 2 : 0;
+			n = lx->p + 1 < lx->end && (!is_control((unsigned char)lx->p[1]) || lx->p[1] == '\n')
+				    ? 2
+				    : 0;
 		else if (*lx->p == '$' && quote == '"' && lx->p + 1 < lx->end && lx->p[1] == '{')
 			n = env_length(lx->p, lx->end);
 		if (n == 0)
-			return bad(lx, *lx->p == '$' ? "malformed ${...}: ${NAME} or ${NAME:-default} is expected"
-						     : "bad escape sequence in a string");
+			return bad(lx, *lx->p == '$'
+					       ? "malformed ${...}: ${NAME} or ${NAME:-default} is expected"
+					       : "bad escape sequence in a string");
 		lx->line += *lx->p == '\\' && lx->p[1] == '\n';
 		lx->p += n;
 	}
 	if (lx->p >= lx->end)
-		return bad(&(struct lexer){ .line = t.line }, "the string is not closed");
+		return bad(&(struct lexer){.line = t.line}, "the string is not closed");
 	t.raw.len = (size_t)(lx->p - t.raw.p);
 	lx->p++;
 	return t;
@@ -143,7 +147,7 @@ static struct lex_token lex_quoted(struct lexer *lx)
 
 static struct lex_token lex_word(struct lexer *lx)
 {
-	struct lex_token t = { .type = LEX_WORD, .quote = LEX_BARE, .line = lx->line, .raw = { lx->p, 0 } };
+	struct lex_token t = {.type = LEX_WORD, .quote = LEX_BARE, .line = lx->line, .raw = {lx->p, 0}};
 
 	if (*lx->p == '$' && lx->p + 1 < lx->end && lx->p[1] == '{') {
 		t.quote = LEX_ENV;
@@ -157,13 +161,14 @@ static struct lex_token lex_word(struct lexer *lx)
 		t.raw.len = (size_t)(lx->p - t.raw.p);
 	}
 	if (t.raw.len == 0)
-		return bad(lx, is_control((unsigned char)*lx->p) ? "control character" : "unexpected character; quote the value");
+		return bad(lx, is_control((unsigned char)*lx->p) ? "control character"
+								 : "unexpected character; quote the value");
 	return t;
 }
 
 struct lex_token lex_next(struct lexer *lx)
 {
-	struct lex_token t = { .type = LEX_PUNCT };
+	struct lex_token t = {.type = LEX_PUNCT};
 
 	if (!skip_space(lx))
 		return bad(lx, "the comment is not closed");

@@ -8,9 +8,9 @@
 
 enum lex_type {
 	LEX_END,
-	LEX_WORD,   /* bare, quoted, or a bare ${ENV} */
-	LEX_PUNCT,  /* one of { } ( ) = , and + for "+=" */
-	LEX_BAD,    /* `what` says what is wrong */
+	LEX_WORD,  /* bare, quoted, or a bare ${ENV} */
+	LEX_PUNCT, /* one of { } ( ) = , and + for "+=" */
+	LEX_BAD,   /* `what` says what is wrong */
 };
 
 enum lex_quote { LEX_BARE, LEX_DOUBLE, LEX_SINGLE, LEX_ENV };
@@ -31,8 +31,8 @@ struct lexer {
 
 struct lex_token lex_next(struct lexer *lx);
 
-/* The next ${NAME} or ${NAME:-default} in a double-quoted or bare-env word from *at on. False if there is none.
- * `name` gets the name, *has_default whether a default stands there. The lexer has checked the form. */
+/* The next ${NAME} or ${NAME:-default} in a double-quoted or bare-env word from *at on. False if there is
+ * none. `name` gets the name, *has_default whether a default stands there. The lexer has checked the form. */
 bool lex_next_env(const struct lex_token *tok, size_t *at, struct slice *name, bool *has_default);
 
 #endif

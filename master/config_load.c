@@ -50,7 +50,8 @@ const char *build_value(const struct scan_section *sec, const char *key)
 	return e != NULL && !e->bad && e->n_values == 1 ? e->values[0] : NULL;
 }
 
-void build_problem(struct scan_doc *doc, const struct scan_section *sec, const char *key, const char *fmt, ...)
+void build_problem(struct scan_doc *doc, const struct scan_section *sec, const char *key, const char *fmt,
+		   ...)
 {
 	const struct scan_entry *e = scan_find(sec, key);
 	struct scan_name name;
@@ -73,7 +74,9 @@ static void bad_value(struct scan_doc *doc, struct scan_entry *e, const char *wh
 	struct scan_name name;
 
 	scan_problem(doc, &e->pos, scan_key_name(e->key, &name), "%s",
-		     e->has_secret_ref && strchr(what, '"') == what ? "the value of the environment variable is not valid here" : what);
+		     e->has_secret_ref && strchr(what, '"') == what
+			     ? "the value of the environment variable is not valid here"
+			     : what);
 	e->bad = true;
 }
 
@@ -131,7 +134,8 @@ static void set_list(struct scan_doc *doc, struct scan_entry *e, void *base)
 		int bit = config_choice(k->choices, e->values[i]);
 
 		if (bit < 0) {
-			snprintf(what, sizeof(what), "\"%.60s\" is not one of: %s", e->values[i], config_key_range(k, &range));
+			snprintf(what, sizeof(what), "\"%.60s\" is not one of: %s", e->values[i],
+				 config_key_range(k, &range));
 			bad_value(doc, e, what);
 			return;
 		}
@@ -204,20 +208,21 @@ void build_keys(struct scan_doc *doc, const struct scan_section *sec, void *base
 /* ---- sections of the process ---- */
 
 /* Sections that a file may leave out still have defaults. */
-static const struct scan_section *section_or_empty(const struct scan_doc *doc, const struct config_section *spec)
+static const struct scan_section *section_or_empty(const struct scan_doc *doc,
+						   const struct config_section *spec)
 {
 	static struct scan_section empty;
 
 	for (size_t i = 0; i < doc->n_sections; i++)
 		if (doc->sections[i]->spec == spec)
 			return doc->sections[i];
-	empty = (struct scan_section){ .spec = spec, .pos = doc->sections[0]->pos };
+	empty = (struct scan_section){.spec = spec, .pos = doc->sections[0]->pos};
 	return &empty;
 }
 
 static const struct scan_section *find_section(const struct scan_doc *doc, const char *name)
 {
-	return section_or_empty(doc, config_section_find("", (struct slice){ name, strlen(name) }));
+	return section_or_empty(doc, config_section_find("", (struct slice){name, strlen(name)}));
 }
 
 static void build_process(struct scan_doc *doc, struct config *c)
@@ -260,7 +265,8 @@ static void build_listener(struct scan_doc *doc, const struct scan_section *sec,
 		build_problem(doc, sec, "api_key", "is empty; leave the key out to ask for none");
 	for (; key != NULL && *key != '\0'; key++) {
 		if ((unsigned char)*key <= 0x20 || (unsigned char)*key >= 0x7f) {
-			build_problem(doc, sec, "api_key", "printable ASCII without blanks is expected: it travels in a header");
+			build_problem(doc, sec, "api_key",
+				      "printable ASCII without blanks is expected: it travels in a header");
 			break;
 		}
 	}
@@ -293,9 +299,11 @@ static bool same_address(const struct cfg_listener *a, const struct cfg_listener
 }
 
 /* Listeners from options take the place of the file's. An API key of the file goes on being asked for. */
-static void override_listeners(struct scan_doc *doc, const char *const *addrs, size_t n, const char *kind, struct cfg_listener **list, size_t *len)
+static void override_listeners(struct scan_doc *doc, const char *const *addrs, size_t n, const char *kind,
+			       struct cfg_listener **list, size_t *len)
 {
-	const struct scan_section empty = { .spec = config_section_find("", (struct slice){ kind, strlen(kind) }) };
+	const struct scan_section empty = {
+		.spec = config_section_find("", (struct slice){kind, strlen(kind)})};
 	struct cfg_listener *l;
 	struct value_error err;
 	const char *key = NULL;
@@ -328,31 +336,33 @@ static const struct cfg_listener *nth_listener(const struct config *c, size_t i)
 	return i < c->n_listens ? &c->listens[i] : &c->admins[i - c->n_listens];
 }
 
-static const struct scan_pos *listener_pos(const struct scan_doc *doc, const struct cfg_listener *l)
+/* Where the i-th section of a kind stands; NULL if options took its place. */
+static const struct scan_pos *listener_pos(const struct scan_doc *doc, const char *kind, size_t i,
+					   bool overridden)
 {
-	for (size_t i = 1; i < doc->n_sections; i++) {
-		const struct scan_section *sec = doc->sections[i];
-
-		if (sec->spec->base == CKEY_LISTENER && sec->title != NULL && sec->title->n_values == 1 && l->addr != NULL &&
-		    strcmp(sec->title->values[0], l->addr) == 0 && sec->pos.line > 0)
-			return &sec->pos;
-	}
+	for (size_t j = 1; j < doc->n_sections && !overridden; j++)
+		if (strcmp(doc->sections[j]->spec->name, kind) == 0 && i-- == 0)
+			return &doc->sections[j]->pos;
 	return NULL;
 }
 
-static void check_listeners(struct scan_doc *doc, const struct config *c)
+static void check_listeners(struct scan_doc *doc, const struct cli *cli, const struct config *c)
 {
 	size_t n = c->n_listens + c->n_admins;
 
 	for (size_t i = 0; i < n; i++) {
 		const struct cfg_listener *l = nth_listener(c, i);
+		bool is_admin = i >= c->n_listens;
+		bool overridden = cli != NULL && (is_admin ? cli->n_admins : cli->n_listens) > 0;
+		const char *kind = is_admin ? "admin" : "listen";
+		size_t j = 0;
 
-		for (size_t j = 0; j < i; j++) {
-			if (same_address(l, nth_listener(c, j))) {
-				scan_problem(doc, listener_pos(doc, l), i < c->n_listens ? "listen" : "admin", "%s is taken by another listener", l->addr);
-				break;
-			}
-		}
+		while (j < i && !same_address(l, nth_listener(c, j)))
+			j++;
+		if (j < i)
+			scan_problem(doc,
+				     listener_pos(doc, kind, is_admin ? i - c->n_listens : i, overridden),
+				     kind, "%s is taken by another listener", l->addr);
 	}
 }
 
@@ -365,7 +375,7 @@ static bool is_power_of_two(uint64_t v)
 
 static void check_power(struct scan_doc *doc, const struct scan_section *sec, const char *name, uint64_t v)
 {
-	const struct config_key *k = config_key_find("ring", (struct slice){ name, strlen(name) });
+	const struct config_key *k = config_key_find("ring", (struct slice){name, strlen(name)});
 	struct config_text below, above;
 	uint64_t p = 1;
 
@@ -373,8 +383,8 @@ static void check_power(struct scan_doc *doc, const struct scan_section *sec, co
 		return;
 	while (p * 2 < v)
 		p *= 2;
-	build_problem(doc, sec, name, "must be a power of two: the nearest are %s and %s", config_key_format(k, p, &below),
-		      config_key_format(k, p * 2, &above));
+	build_problem(doc, sec, name, "must be a power of two: the nearest are %s and %s",
+		      config_key_format(k, p, &below), config_key_format(k, p * 2, &above));
 }
 
 /* Was the key given with a value that has been reported? What follows from its default then says nothing. */
@@ -391,8 +401,8 @@ static void build_ring(struct scan_doc *doc, const struct config *c)
 
 	check_power(doc, sec, "size", c->ring.size);
 	check_power(doc, sec, "uplink_size", c->ring.uplink_size);
-	if (c->ring.uplink_size > c->ring.size && is_power_of_two(c->ring.size) && is_power_of_two(c->ring.uplink_size) &&
-	    !is_bad(sec, "size"))
+	if (c->ring.uplink_size > c->ring.size && is_power_of_two(c->ring.size) &&
+	    is_power_of_two(c->ring.uplink_size) && !is_bad(sec, "size"))
 		build_problem(doc, sec, "uplink_size", "must not exceed ring.size");
 }
 
@@ -414,12 +424,12 @@ static void build_redis(struct scan_doc *doc, const struct cli *cli, struct conf
 		build_problem(doc, sec, "ca_file", "%s: %s", c->redis.ca_file, strerror(errno));
 }
 
-void build_message_limits(struct scan_doc *doc, const struct scan_section *sec, uint64_t ring_size, uint32_t *max_message,
-			  uint32_t *max_publication)
+void build_message_limits(struct scan_doc *doc, const struct scan_section *sec, uint64_t ring_size,
+			  uint32_t *max_message, uint32_t *max_publication)
 {
-	static const char *const names[] = { "max_message", "max_publication" };
-	uint32_t *const values[] = { max_message, max_publication };
-	const struct config_key *k = config_key_find("ring", (struct slice){ "size", 4 });
+	static const char *const names[] = {"max_message", "max_publication"};
+	uint32_t *const values[] = {max_message, max_publication};
+	const struct config_key *k = config_key_find("ring", (struct slice){"size", 4});
 	struct config_text quarter, ring;
 
 	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
@@ -427,7 +437,8 @@ void build_message_limits(struct scan_doc *doc, const struct scan_section *sec, 
 			continue;
 		if (build_given(sec, names[i]))
 			build_problem(doc, sec, names[i], "must not exceed a quarter of ring.size: %s of %s",
-				      config_key_format(k, ring_size / 4, &quarter), config_key_format(k, ring_size, &ring));
+				      config_key_format(k, ring_size / 4, &quarter),
+				      config_key_format(k, ring_size, &ring));
 		*values[i] = (uint32_t)(ring_size / 4);
 	}
 }
@@ -443,17 +454,19 @@ static void check_close_code(struct scan_doc *doc, const struct config *c)
 	uint16_t code = c->stop.close_code;
 
 	if (code != 1001 && code != 1012 && code != 1013 && code < 3000)
-		build_problem(doc, find_section(doc, "stop"), "close_code", "must be 1001, 1012, 1013 or 3000 to 4999");
+		build_problem(doc, find_section(doc, "stop"), "close_code",
+			      "must be 1001, 1012, 1013 or 3000 to 4999");
 }
 
 static void check_all(struct scan_doc *doc, const struct cli *cli, struct config *c)
 {
 	build_ring(doc, c);
 	build_redis(doc, cli, c);
-	build_message_limits(doc, find_section(doc, "limits"), c->ring.size, &c->limits.max_message, &c->limits.max_publication);
+	build_message_limits(doc, find_section(doc, "limits"), c->ring.size, &c->limits.max_message,
+			     &c->limits.max_publication);
 	check_user(doc, c);
 	check_close_code(doc, c);
-	check_listeners(doc, c);
+	check_listeners(doc, cli, c);
 }
 
 /* ---- the whole ---- */

@@ -4,19 +4,19 @@
 
 #include "master/config_build.h"
 
-#define CHANNEL_MAX  512 /* bytes of a redis_channel template */
-#define ORIGIN_MAX   512
-#define OWN_PREFIX   "ringcast:"
+#define CHANNEL_MAX 512 /* bytes of a redis_channel template */
+#define ORIGIN_MAX  512
 
 /* "a{room}b" taken apart. */
-struct template {
+struct template
+{
 	struct slice prefix, suffix;
 	const char *var; /* "{room}", "{conn}", or NULL */
 };
 
 static struct slice slice_of(const char *s)
 {
-	return (struct slice){ s, strlen(s) };
+	return (struct slice){s, strlen(s)};
 }
 
 static bool slice_eq(struct slice a, struct slice b)
@@ -27,10 +27,10 @@ static bool slice_eq(struct slice a, struct slice b)
 /* NULL, or what is wrong with it. */
 static const char *split_template(const char *text, struct template *t)
 {
-	static const char *const vars[] = { "{room}", "{conn}" };
+	static const char *const vars[] = {"{room}", "{conn}"};
 	const char *open = strchr(text, '{');
 
-	*t = (struct template){ .prefix = slice_of(text), .suffix = slice_of("") };
+	*t = (struct template){.prefix = slice_of(text), .suffix = slice_of("")};
 	for (size_t i = 0; open != NULL && i < ARRAY_LEN(vars); i++)
 		if (strncmp(open, vars[i], strlen(vars[i])) == 0)
 			t->var = vars[i];
@@ -67,7 +67,8 @@ static const char *check_path(const char *path, const struct template *t)
 	if (strlen(path) > CFG_PATH_MAX)
 		return "a path has at most 1024 bytes";
 	for (const char *p = path; *p != '\0'; p++)
-		if ((unsigned char)*p <= 0x20 || (unsigned char)*p >= 0x7f || *p == '?' || *p == '#' || *p == '"' || *p == '\\')
+		if ((unsigned char)*p <= 0x20 || (unsigned char)*p >= 0x7f || *p == '?' || *p == '#' ||
+		    *p == '"' || *p == '\\')
 			return "a path has no blanks, quotes, ?, # or non-ASCII (write these as %XX)";
 	if (t->var == NULL)
 		return NULL;
@@ -84,7 +85,8 @@ static void build_path(struct scan_doc *doc, const struct scan_section *sec, str
 	struct template t;
 
 	if (room != NULL && strcmp(room, "{conn}") != 0)
-		build_problem(doc, sec, "room", "only \"{conn}\" is known here; a room in the path needs no key");
+		build_problem(doc, sec, "room",
+			      "only \"{conn}\" is known here; a room in the path needs no key");
 	if (path == NULL) {
 		if (scan_find(sec, "path") == NULL)
 			build_problem(doc, sec, "path", "is missing");
@@ -107,20 +109,18 @@ static void build_path(struct scan_doc *doc, const struct scan_section *sec, str
 
 static const char *check_channel(const char *text, const struct template *t, enum cfg_room room)
 {
-	size_t own = strlen(OWN_PREFIX);
-
 	if (*text == '\0')
 		return "is empty";
 	if (strlen(text) > CHANNEL_MAX)
 		return "has at most 512 bytes";
 	if (t->var != NULL && room == CFG_ROOM_NONE)
-		return "has a {...}, but the namespace has no rooms: the path has no {room}, and room is not \"{conn}\"";
+		return "has a {...}, but the namespace has no rooms: the path has no {room}, and room is not "
+		       "\"{conn}\"";
 	if (t->var != NULL && strcmp(t->var, "{conn}") == 0 && room != CFG_ROOM_CONN)
 		return "{conn} needs room = \"{conn}\"";
-	if (strncmp(text, OWN_PREFIX, own) == 0)
-		return "may not begin with ringcast:";
-	if (t->var != NULL && t->prefix.len < own && strncmp(text, OWN_PREFIX, t->prefix.len) == 0)
-		return "a room could make it begin with ringcast:";
+	/* A room that would make it so (redis_channel = "{room}") is refused by config_redis_channel(). */
+	if (strncmp(text, CFG_OWN_PREFIX, strlen(CFG_OWN_PREFIX)) == 0)
+		return "may not begin with " CFG_OWN_PREFIX;
 	return NULL;
 }
 
@@ -132,7 +132,7 @@ static void build_channel(struct scan_doc *doc, const struct scan_section *sec, 
 	if (ns->path == NULL || ns->name == NULL || (text == NULL && scan_find(sec, "redis_channel") != NULL))
 		return;
 	if (text == NULL) {
-		struct buf b = { 0 };
+		struct buf b = {0};
 
 		ns->redis_has_room = ns->room != CFG_ROOM_NONE;
 		if (buf_printf(&b, "%s%s", ns->name, ns->redis_has_room ? ":" : "") == -1)
@@ -163,16 +163,21 @@ static void check_family(struct scan_doc *doc, const struct scan_section *sec, s
 	if (ns->redis_prefix == NULL)
 		return;
 	if (shares && scan_find(sec, "route_key") == NULL)
-		build_problem(doc, sec, "route_key", "is missing: all rooms share the Redis channel \"%.60s\", something must name the room",
+		build_problem(doc, sec, "route_key",
+			      "is missing: all rooms share the Redis channel \"%.60s\", something must name "
+			      "the room",
 			      ns->redis_prefix);
 	else if (shares && ns->route_key == NULL)
 		build_problem(doc, sec, "route_key", "is empty");
 	else if (!shares && ns->route_key != NULL)
 		build_problem(doc, sec, "route_key", "only where all rooms share one Redis channel");
 	if (eager_given && ns->eager && ns->redis_has_room)
-		build_problem(doc, sec, "eager", "rooms have Redis channels of their own here: they are subscribed when somebody comes");
+		build_problem(doc, sec, "eager",
+			      "rooms have Redis channels of their own here: they are subscribed when "
+			      "somebody comes");
 	if (eager_given && !ns->eager && !ns->redis_has_room)
-		build_problem(doc, sec, "eager", "a Redis channel without {room} is always subscribed from the start");
+		build_problem(doc, sec, "eager",
+			      "a Redis channel without {room} is always subscribed from the start");
 	ns->eager = !ns->redis_has_room;
 }
 
@@ -193,7 +198,10 @@ static void build_origins(struct scan_doc *doc, const struct scan_section *sec, 
 
 		if (strcmp(v, "*") != 0) {
 			if (!config_origin_normalise(slice_of(v), norm, sizeof(norm))) {
-				build_problem(doc, sec, "origins", "\"%.100s\" is not an origin: scheme://host[:port] or \"*\" is expected", v);
+				build_problem(doc, sec, "origins",
+					      "\"%.100s\" is not an origin: scheme://host[:port] or \"*\" is "
+					      "expected",
+					      v);
 				continue;
 			}
 			v = norm;
@@ -205,7 +213,8 @@ static void build_origins(struct scan_doc *doc, const struct scan_section *sec, 
 	}
 }
 
-static void build_namespace(struct scan_doc *doc, const struct scan_section *sec, const struct config *c, struct cfg_namespace *ns)
+static void build_namespace(struct scan_doc *doc, const struct scan_section *sec, const struct config *c,
+			    struct cfg_namespace *ns)
 {
 	const char *wrong = NULL;
 
@@ -238,10 +247,11 @@ static struct slice segment(const char **at)
 	const char *p = *at, *end = strchrnul(p, '/');
 
 	*at = *end == '/' ? end + 1 : NULL;
-	return (struct slice){ p, (size_t)(end - p) };
+	return (struct slice){p, (size_t)(end - p)};
 }
 
-/* Is there a path that both templates match, and that neither has literally? (A literal one wins over {room}.) */
+/* Is there a path that both templates match, and that neither has literally? (A literal one wins over
+ * {room}.) */
 static bool paths_overlap(const struct cfg_namespace *a, const struct cfg_namespace *b)
 {
 	const char *p = a->path, *q = b->path;
@@ -273,9 +283,10 @@ static bool channel_matches(const struct cfg_namespace *t, struct slice literal)
 {
 	struct slice prefix = slice_of(t->redis_prefix), suffix = slice_of(t->redis_suffix), room;
 
-	if (literal.len <= prefix.len + suffix.len || !starts_with(literal, prefix) || !ends_with(literal, suffix))
+	if (literal.len <= prefix.len + suffix.len || !starts_with(literal, prefix) ||
+	    !ends_with(literal, suffix))
 		return false;
-	room = (struct slice){ literal.p + prefix.len, literal.len - prefix.len - suffix.len };
+	room = (struct slice){literal.p + prefix.len, literal.len - prefix.len - suffix.len};
 	return room.len <= CFG_ROOM_MAX && memchr(room.p, '/', room.len) == NULL;
 }
 
@@ -306,19 +317,22 @@ static bool channels_overlap(const struct cfg_namespace *a, const struct cfg_nam
 	       tails_agree(slice_of(a->redis_suffix), slice_of(b->redis_suffix));
 }
 
-static void check_pair(struct scan_doc *doc, const struct scan_section *sec, const struct cfg_namespace *ns, const struct scan_section *other_sec,
-		       const struct cfg_namespace *other)
+static void check_pair(struct scan_doc *doc, const struct scan_section *sec, const struct cfg_namespace *ns,
+		       const struct scan_section *other_sec, const struct cfg_namespace *other)
 {
 	if (ns->name == NULL || other->name == NULL)
 		return;
 	if (strcmp(ns->name, other->name) == 0)
-		build_problem(doc, sec, "", "\"%s\" is there twice, first at %s:%u", ns->name, other_sec->pos.file, other_sec->pos.line);
+		build_problem(doc, sec, "", "\"%s\" is there twice, first at %s:%u", ns->name,
+			      other_sec->pos.file, other_sec->pos.line);
 	if (ns->path == NULL || other->path == NULL)
 		return;
 	if (paths_overlap(ns, other))
-		build_problem(doc, sec, "path", "matches the same paths as that of \"%s\" (%s)", other->name, other->path);
+		build_problem(doc, sec, "path", "matches the same paths as that of \"%s\" (%s)", other->name,
+			      other->path);
 	if (ns->redis_prefix != NULL && other->redis_prefix != NULL && channels_overlap(ns, other))
-		build_problem(doc, sec, "redis_channel", "can be the same Redis channel as one of \"%s\"", other->name);
+		build_problem(doc, sec, "redis_channel", "can be the same Redis channel as one of \"%s\"",
+			      other->name);
 }
 
 void build_namespaces(struct scan_doc *doc, struct config *c)
@@ -341,7 +355,8 @@ void build_namespaces(struct scan_doc *doc, struct config *c)
 		at++;
 	}
 	if (n > CFG_MAX_NAMESPACES)
-		scan_problem(doc, &secs[0]->pos, "namespace", "there are %zu of them, %d are possible", n, CFG_MAX_NAMESPACES);
+		scan_problem(doc, &secs[0]->pos, "namespace", "there are %zu of them, %d are possible", n,
+			     CFG_MAX_NAMESPACES);
 	for (size_t i = 0; i < at && !doc->broken; i++)
 		for (size_t j = 0; j < i; j++)
 			check_pair(doc, secs[i], &c->namespaces[i], secs[j], &c->namespaces[j]);

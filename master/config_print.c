@@ -85,7 +85,8 @@ static void print_listener(FILE *out, const char *kind, const struct cfg_listene
 	for (size_t i = 0; i < config_n_keys; i++) {
 		const struct config_key *k = &config_keys[i];
 
-		if (k->size > 0 && strcmp(k->section, kind) == 0 && (l->is_unix || strcmp(k->name, "mode") != 0))
+		if (k->size > 0 && strcmp(k->section, kind) == 0 &&
+		    (l->is_unix || strcmp(k->name, "mode") != 0))
 			print_key(out, "\t", k, l);
 	}
 	fputs("}\n", out);
@@ -104,7 +105,8 @@ static int print_redis_url(FILE *out, const struct cfg_redis *r)
 
 static void print_namespace(FILE *out, const struct cfg_namespace *ns)
 {
-	static const char *const vars[] = { [CFG_ROOM_NONE] = "", [CFG_ROOM_PATH] = "{room}", [CFG_ROOM_CONN] = "{conn}" };
+	static const char *const vars[] = {
+		[CFG_ROOM_NONE] = "", [CFG_ROOM_PATH] = "{room}", [CFG_ROOM_CONN] = "{conn}"};
 	const char *var = ns->redis_has_room ? vars[ns->room] : "";
 
 	fputs("\nnamespace ", out);
@@ -129,7 +131,8 @@ static void print_namespace(FILE *out, const struct cfg_namespace *ns)
 
 int config_print(const struct config *c, FILE *out)
 {
-	fprintf(out, "# ringcast " RC_VERSION ", the effective configuration of %s; secrets are masked\n", c->file ? c->file : "the defaults");
+	fprintf(out, "# ringcast " RC_VERSION ", the effective configuration of %s; secrets are masked\n",
+		c->file ? c->file : "the defaults");
 	print_keys(out, "", "", c);
 	for (size_t i = 0; i < c->n_listens; i++)
 		print_listener(out, "listen", &c->listens[i]);
@@ -138,7 +141,8 @@ int config_print(const struct config *c, FILE *out)
 	for (size_t i = 1; i < config_n_sections; i++) {
 		const struct config_section *sec = &config_sections[i];
 
-		if (sec->base != CKEY_CONFIG || sec->has_title || sec->when != CKEY_NOW || strcmp(sec->name, "reload") == 0)
+		if (sec->base != CKEY_CONFIG || sec->has_title || sec->when != CKEY_NOW ||
+		    strcmp(sec->name, "reload") == 0)
 			continue;
 		fprintf(out, "\n%s {\n", sec->name);
 		if (strcmp(sec->name, "redis") == 0 && print_redis_url(out, &c->redis) == -1)
@@ -164,7 +168,8 @@ static bool same_value(const struct config_key *k, const struct config *a, const
 {
 	if (k->type != CKEY_STRING)
 		return config_key_get(k, a) == config_key_get(k, b);
-	return same_string(*(char *const *)((const char *)a + k->offset), *(char *const *)((const char *)b + k->offset));
+	return same_string(*(char *const *)((const char *)a + k->offset),
+			   *(char *const *)((const char *)b + k->offset));
 }
 
 size_t config_needs_restart(const struct config *before, const struct config *after, struct buf *out)
@@ -179,8 +184,10 @@ size_t config_needs_restart(const struct config *before, const struct config *af
 		if (k->reloadable || strcmp(k->section, "listen") == 0 || strcmp(k->section, "admin") == 0 ||
 		    strcmp(k->section, "namespace") == 0 || (k->size == 0 && !is_url))
 			continue;
-		differs = is_url ? !same_string(before->redis.url, after->redis.url) : !same_value(k, before, after);
-		if (differs && buf_printf(out, "%s%s%s%s", n > 0 ? " " : "", k->section, *k->section ? "." : "", k->name) == 0)
+		differs = is_url ? !same_string(before->redis.url, after->redis.url)
+				 : !same_value(k, before, after);
+		if (differs && buf_printf(out, "%s%s%s%s", n > 0 ? " " : "", k->section,
+					  *k->section ? "." : "", k->name) == 0)
 			n++;
 	}
 	return n;

@@ -13,7 +13,7 @@
 
 #define DEPTH_MAX 16 /* sections inside each other; the language has two */
 
-const struct config_key scan_title_key = { .section = "", .name = "__title", .type = CKEY_STRING };
+const struct config_key scan_title_key = {.section = "", .name = "__title", .type = CKEY_STRING};
 
 /* One file that is being read. */
 struct scan {
@@ -25,7 +25,8 @@ struct scan {
 	unsigned includes;   /* files around this one */
 };
 
-static void statements(struct scan *s, struct scan_section *sec, const struct scan_pos *opened, unsigned depth);
+static void statements(struct scan *s, struct scan_section *sec, const struct scan_pos *opened,
+		       unsigned depth);
 
 /* ---- the document ---- */
 
@@ -68,12 +69,13 @@ static void emits(struct scan_doc *doc, const char *s)
 
 void scan_problem(struct scan_doc *doc, const struct scan_pos *pos, const char *key, const char *fmt, ...)
 {
-	struct buf b = { 0 };
+	struct buf b = {0};
 	char what[512];
 	va_list ap;
 	int rc = 0;
 
-	if (doc->n_problems >= SCAN_PROBLEMS_MAX || !grow(doc, &doc->problems, doc->n_problems, sizeof(*doc->problems)))
+	if (doc->n_problems >= SCAN_PROBLEMS_MAX ||
+	    !grow(doc, &doc->problems, doc->n_problems, sizeof(*doc->problems)))
 		return;
 	va_start(ap, fmt);
 	vsnprintf(what, sizeof(what), fmt, ap);
@@ -82,7 +84,8 @@ void scan_problem(struct scan_doc *doc, const struct scan_pos *pos, const char *
 		rc = buf_printf(&b, "%s:%u: ", pos->file, pos->line);
 	else if (pos != NULL)
 		rc = buf_printf(&b, "%s: ", pos->file);
-	if (rc == -1 || buf_printf(&b, "%s%s%s", key ? key : "", key ? ": " : "", what) == -1 || buf_put(&b, "", 1) == -1) {
+	if (rc == -1 || buf_printf(&b, "%s%s%s", key ? key : "", key ? ": " : "", what) == -1 ||
+	    buf_put(&b, "", 1) == -1) {
 		doc->oom = true;
 		buf_free(&b);
 		return;
@@ -132,7 +135,7 @@ const char *scan_key_name(const struct config_key *k, struct scan_name *dst)
 static void advance(struct scan *s)
 {
 	s->tok = lex_next(&s->lx);
-	s->pos = (struct scan_pos){ s->file, s->tok.line, ++s->doc->order };
+	s->pos = (struct scan_pos){s->file, s->tok.line, ++s->doc->order};
 }
 
 static bool at(const struct scan *s, char punct)
@@ -152,9 +155,11 @@ static void broken(struct scan *s, const char *expected)
 	else if (t->type == LEX_END)
 		scan_problem(s->doc, &s->pos, NULL, "the file ends where %s is expected", expected);
 	else if (t->type == LEX_PUNCT)
-		scan_problem(s->doc, &s->pos, NULL, "%c%s stands where %s is expected", t->punct, t->punct == '+' ? "=" : "", expected);
+		scan_problem(s->doc, &s->pos, NULL, "%c%s stands where %s is expected", t->punct,
+			     t->punct == '+' ? "=" : "", expected);
 	else
-		scan_problem(s->doc, &s->pos, NULL, "\"%.*s\" stands where %s is expected", (int)u64_min(t->raw.len, 40), t->raw.p, expected);
+		scan_problem(s->doc, &s->pos, NULL, "\"%.*s\" stands where %s is expected",
+			     (int)u64_min(t->raw.len, 40), t->raw.p, expected);
 	s->doc->broken = true;
 }
 
@@ -196,11 +201,13 @@ static void emit_word(struct scan *s, struct scan_entry *e)
 	e->n_expected++;
 }
 
-static struct scan_entry *new_entry(struct scan_doc *doc, struct scan_section *sec, const struct config_key *key, struct scan_pos pos)
+static struct scan_entry *new_entry(struct scan_doc *doc, struct scan_section *sec,
+				    const struct config_key *key, struct scan_pos pos)
 {
 	struct scan_entry *e;
 
-	if (!grow(doc, &sec->entries, sec->n_entries, sizeof(*sec->entries)) || (e = calloc(1, sizeof(*e))) == NULL) {
+	if (!grow(doc, &sec->entries, sec->n_entries, sizeof(*sec->entries)) ||
+	    (e = calloc(1, sizeof(*e))) == NULL) {
 		doc->oom = true;
 		return NULL;
 	}
@@ -238,8 +245,8 @@ static size_t list(struct scan *s, struct scan_entry *e, const char *name)
 	return n;
 }
 
-/* What stands after the equal sign. `e` NULL: read it, but keep nothing. The text of a statement that turns out
- * broken is taken back, so that libconfuse sees whole statements only. */
+/* What stands after the equal sign. `e` NULL: read it, but keep nothing. The text of a statement that turns
+ * out broken is taken back, so that libconfuse sees whole statements only. */
 static void value(struct scan *s, struct scan_entry *e, const char *name)
 {
 	struct scan_doc *doc = s->doc;
@@ -277,7 +284,8 @@ static void value(struct scan *s, struct scan_entry *e, const char *name)
 
 /* ---- statements ---- */
 
-static void given_twice(struct scan_doc *doc, const struct scan_pos *pos, const char *name, const struct scan_pos *first)
+static void given_twice(struct scan_doc *doc, const struct scan_pos *pos, const char *name,
+			const struct scan_pos *first)
 {
 	scan_problem(doc, pos, name, "given twice, first at %s:%u", first->file, first->line);
 }
@@ -287,16 +295,19 @@ static void assignment(struct scan *s, struct scan_section *sec, struct slice na
 {
 	const struct config_key *key = NULL;
 	struct scan_entry *e = NULL, *first;
-	struct scan_name full = { "" };
+	struct scan_name full = {""};
 	bool append = at(s, '+');
 
 	if (sec != NULL) {
 		key = config_key_find(sec->spec->name, name);
-		snprintf(full.s, sizeof(full.s), "%s%s%.*s", sec->spec->name, *sec->spec->name ? "." : "", (int)u64_min(name.len, 40), name.p);
+		snprintf(full.s, sizeof(full.s), "%s%s%.*s", sec->spec->name, *sec->spec->name ? "." : "",
+			 (int)u64_min(name.len, 40), name.p);
 		first = key == NULL ? NULL : scan_find(sec, key->name);
 		if (key == NULL)
 			scan_problem(s->doc, &pos, full.s, "%s",
-				     config_section_find(sec->spec->name, name) ? "is a section: { is expected after it" : "no such key");
+				     config_section_find(sec->spec->name, name)
+					     ? "is a section: { is expected after it"
+					     : "no such key");
 		else if (first != NULL)
 			given_twice(s->doc, &pos, full.s, &first->pos);
 		else if (append)
@@ -307,17 +318,22 @@ static void assignment(struct scan *s, struct scan_section *sec, struct slice na
 	value(s, e, sec == NULL ? NULL : full.s);
 }
 
-/* Note the section and its title (the current token, unless NULL). NULL: its contents are not to be looked at. */
-static struct scan_section *new_section(struct scan *s, struct scan_section *parent, struct slice name, struct scan_pos pos, bool has_title)
+/* Note the section and its title (the current token, unless NULL). NULL: its contents are not to be looked
+ * at. */
+static struct scan_section *new_section(struct scan *s, struct scan_section *parent, struct slice name,
+					struct scan_pos pos, bool has_title)
 {
 	struct scan_doc *doc = s->doc;
 	const struct config_section *spec = config_section_find(parent->spec->name, name);
 	struct scan_section *sec;
 	char full[64];
 
-	snprintf(full, sizeof(full), "%s%s%.*s", parent->spec->name, *parent->spec->name ? "." : "", (int)u64_min(name.len, 40), name.p);
+	snprintf(full, sizeof(full), "%s%s%.*s", parent->spec->name, *parent->spec->name ? "." : "",
+		 (int)u64_min(name.len, 40), name.p);
 	if (spec == NULL) {
-		scan_problem(doc, &pos, full, "%s", config_key_find(parent->spec->name, name) ? "is a key: = is expected after it" : "no such section");
+		scan_problem(doc, &pos, full, "%s",
+			     config_key_find(parent->spec->name, name) ? "is a key: = is expected after it"
+								       : "no such section");
 		return NULL;
 	}
 	if (spec->when == CKEY_LATER) {
@@ -325,7 +341,9 @@ static struct scan_section *new_section(struct scan *s, struct scan_section *par
 		return NULL;
 	}
 	if (spec->has_title != has_title) {
-		scan_problem(doc, &pos, full, spec->has_title ? "needs a title: %s \"...\" { }" : "takes no title: %s { }", spec->name);
+		scan_problem(doc, &pos, full,
+			     spec->has_title ? "needs a title: %s \"...\" { }" : "takes no title: %s { }",
+			     spec->name);
 		return NULL;
 	}
 	for (size_t i = 0; !spec->has_title && i < doc->n_sections; i++) {
@@ -334,7 +352,8 @@ static struct scan_section *new_section(struct scan *s, struct scan_section *par
 			return NULL;
 		}
 	}
-	if (!grow(doc, &doc->sections, doc->n_sections, sizeof(struct scan_section *)) || (sec = calloc(1, sizeof(*sec))) == NULL) {
+	if (!grow(doc, &doc->sections, doc->n_sections, sizeof(struct scan_section *)) ||
+	    (sec = calloc(1, sizeof(*sec))) == NULL) {
 		doc->oom = true;
 		return NULL;
 	}
@@ -353,7 +372,8 @@ static struct scan_section *new_section(struct scan *s, struct scan_section *par
 }
 
 /* A section: its title or its brace is the current token; leaves at the closing brace. */
-static void section(struct scan *s, struct scan_section *parent, struct slice name, struct scan_pos pos, unsigned depth)
+static void section(struct scan *s, struct scan_section *parent, struct slice name, struct scan_pos pos,
+		    unsigned depth)
 {
 	bool has_title = s->tok.type == LEX_WORD;
 	struct scan_section *sec = NULL;
@@ -368,7 +388,8 @@ static void section(struct scan *s, struct scan_section *parent, struct slice na
 
 		peek.tok = lex_next(&peek.lx); /* make sure of the brace before the section is noted */
 		if (!at(&peek, '{')) {
-			bool is_section = parent != NULL && config_section_find(parent->spec->name, name) != NULL;
+			bool is_section =
+				parent != NULL && config_section_find(parent->spec->name, name) != NULL;
 
 			if (is_section)
 				advance(s);
@@ -387,7 +408,8 @@ static void section(struct scan *s, struct scan_section *parent, struct slice na
 
 /* ---- files ---- */
 
-/* Read a whole regular file. NULL with errno, EFBIG when it is too large, ENOTSUP when it is no regular file. */
+/* Read a whole regular file. NULL with errno, EFBIG when it is too large, ENOTSUP when it is no regular file.
+ */
 static char *read_file(const char *path, size_t *len)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -432,10 +454,11 @@ static const char *read_error(int err)
 }
 
 /* Read one file's statements into `sec`. `from`: the include statement, NULL for the first file. */
-static void read_into(struct scan_doc *doc, char *path, unsigned includes, const struct scan_pos *from, struct scan_section *sec, unsigned depth)
+static void read_into(struct scan_doc *doc, char *path, unsigned includes, const struct scan_pos *from,
+		      struct scan_section *sec, unsigned depth)
 {
-	struct scan s = { .doc = doc, .file = path, .includes = includes };
-	struct scan_pos whole = { path, 0, doc->order };
+	struct scan s = {.doc = doc, .file = path, .includes = includes};
+	struct scan_pos whole = {path, 0, doc->order};
 	size_t len;
 	char *text;
 
@@ -455,10 +478,11 @@ static void read_into(struct scan_doc *doc, char *path, unsigned includes, const
 		return;
 	}
 	if (doc->total > SCAN_TOTAL_MAX) {
-		scan_problem(doc, from ? from : &whole, NULL, "the files are larger than %d bytes together", SCAN_TOTAL_MAX);
+		scan_problem(doc, from ? from : &whole, NULL, "the files are larger than %d bytes together",
+			     SCAN_TOTAL_MAX);
 		doc->broken = true;
 	} else {
-		s.lx = (struct lexer){ text, text + len, 1 };
+		s.lx = (struct lexer){text, text + len, 1};
 		statements(&s, sec, NULL, depth);
 	}
 	free(text);
@@ -496,10 +520,12 @@ static void include(struct scan *s, struct scan_section *sec, struct scan_pos po
 	}
 	if (sec == NULL)
 		return;
-	if (s->includes >= SCAN_INCLUDE_MAX || name.len == 0 || name.len > 4000 || memchr(name.p, '\\', name.len) != NULL ||
-	    memmem(name.p, name.len, "${", 2) != NULL) {
-		scan_problem(s->doc, &pos, "include", s->includes >= SCAN_INCLUDE_MAX ? "files are included too deeply" :
-							"a plain path is expected, without \\ and ${}");
+	if (s->includes >= SCAN_INCLUDE_MAX || name.len == 0 || name.len > 4000 ||
+	    memchr(name.p, '\\', name.len) != NULL || memmem(name.p, name.len, "${", 2) != NULL) {
+		scan_problem(s->doc, &pos, "include",
+			     s->includes >= SCAN_INCLUDE_MAX
+				     ? "files are included too deeply"
+				     : "a plain path is expected, without \\ and ${}");
 		s->doc->broken = true;
 		return;
 	}
@@ -512,7 +538,8 @@ static void include(struct scan *s, struct scan_section *sec, struct scan_pos po
 
 /* Read statements up to the end of the file, or to the brace that closes the section opened at `opened`.
  * sec NULL: check the form only. */
-static void statements(struct scan *s, struct scan_section *sec, const struct scan_pos *opened, unsigned depth)
+static void statements(struct scan *s, struct scan_section *sec, const struct scan_pos *opened,
+		       unsigned depth)
 {
 	while (!s->doc->broken && !s->doc->oom) {
 		struct scan_pos pos;
@@ -522,7 +549,8 @@ static void statements(struct scan *s, struct scan_section *sec, const struct sc
 		if (s->tok.type == LEX_END && opened == NULL)
 			return;
 		if (s->tok.type == LEX_END) {
-			scan_problem(s->doc, &s->pos, NULL, "the file ends inside the section opened at line %u", opened->line);
+			scan_problem(s->doc, &s->pos, NULL,
+				     "the file ends inside the section opened at line %u", opened->line);
 			s->doc->broken = true;
 			return;
 		}
@@ -581,7 +609,7 @@ struct scan_doc *scan_open(const char *file)
 
 void scan_append(struct scan_doc *doc, const char *text)
 {
-	struct scan s = { .doc = doc, .file = "built-in", .lx = { text, text + strlen(text), 1 } };
+	struct scan s = {.doc = doc, .file = "built-in", .lx = {text, text + strlen(text), 1}};
 
 	statements(&s, doc->sections[0], NULL, 0);
 }

@@ -1,12 +1,14 @@
 /* config_scan.h - the first pass over a configuration file: where everything stands.
  *
- * libconfuse reads the values, but four things it cannot tell us [libconfuse 3.3, tried]: it stops at the first
- * unknown key, counts each comment as a line more, lets a repeated key win silently, and takes an unset ${ENV}
- * for an empty one. So this pass walks the same grammar, notes file:line of each key, reports those four, and
- * writes what is left in a canonical form (comments gone, includes in place, titles as a first key) which
- * libconfuse then parses, in the same order. So the n-th value that libconfuse hands out belongs to expected[n].
+ * libconfuse reads the values, but four things it cannot tell us [libconfuse 3.3, tried]: it stops at the
+ * first unknown key, counts each comment as a line more, lets a repeated key win silently, and takes an unset
+ * ${ENV} for an empty one. So this pass walks the same grammar, notes file:line of each key, reports those
+ * four, and writes what is left in a canonical form (comments gone, includes in place, titles as a first key)
+ * which libconfuse then parses, in the same order. So the n-th value that libconfuse hands out belongs to
+ * expected[n].
  *
- * Master process, at start and at HUP; blocks as reading small files does. Everything is owned by the document.
+ * Master process, at start and at HUP; blocks as reading small files does. Everything is owned by the
+ * document.
  */
 #ifndef RC_CONFIG_SCAN_H
 #define RC_CONFIG_SCAN_H
@@ -14,9 +16,9 @@
 #include "common/buf.h"
 #include "common/config_keys.h"
 
-#define SCAN_FILE_MAX    (1024 * 1024) /* bytes of a file */
-#define SCAN_TOTAL_MAX   (4 * 1024 * 1024)
-#define SCAN_INCLUDE_MAX 10	   /* files inside each other */
+#define SCAN_FILE_MAX     (1024 * 1024) /* bytes of a file */
+#define SCAN_TOTAL_MAX    (4 * 1024 * 1024)
+#define SCAN_INCLUDE_MAX  10 /* files inside each other */
 #define SCAN_PROBLEMS_MAX 1000
 
 struct scan_pos {
@@ -32,7 +34,7 @@ struct scan_entry {
 	struct scan_pos pos;
 	char **values; /* by libconfuse; n_values of them when the second pass is through */
 	size_t n_values, n_expected;
-	bool bad;	/* reported already: its value is not to be looked at */
+	bool bad;            /* reported already: its value is not to be looked at */
 	bool has_secret_ref; /* an ${ENV} stood in it: its value is not shown in messages */
 };
 
@@ -69,7 +71,8 @@ struct scan_doc {
 /* The key that titles are noted under. */
 extern const struct config_key scan_title_key;
 
-/* Read `file` and its includes into a fresh document; NULL: an empty one. Problems are noted there. NULL: ENOMEM. */
+/* Read `file` and its includes into a fresh document; NULL: an empty one. Problems are noted there. NULL:
+ * ENOMEM. */
 struct scan_doc *scan_open(const char *file) MUST_CHECK;
 
 /* Append statements of our own (the built-in namespaces), as if they stood in a file called "built-in". */

@@ -31,7 +31,8 @@ static bool digits(const char *p, uint64_t *v, const char **rest)
 	if (*p < '0' || *p > '9')
 		return false;
 	for (*v = 0; *p >= '0' && *p <= '9'; p++)
-		if (__builtin_mul_overflow(*v, (uint64_t)10, v) || __builtin_add_overflow(*v, (uint64_t)(*p - '0'), v))
+		if (__builtin_mul_overflow(*v, (uint64_t)10, v) ||
+		    __builtin_add_overflow(*v, (uint64_t)(*p - '0'), v))
 			return false;
 	*rest = p;
 	return true;
@@ -44,9 +45,14 @@ static bool scale(const struct config_key *k, const char *unit, uint64_t *v)
 		const char *name;
 		uint64_t factor;
 	} units[] = {
-		{ CKEY_SIZE, "", 1 },	       { CKEY_SIZE, "k", 1024 },     { CKEY_SIZE, "m", 1024 * 1024 },
-		{ CKEY_SIZE, "g", 1024u * 1024 * 1024 }, { CKEY_DURATION, "ms", 1 },   { CKEY_DURATION, "s", 1000 },
-		{ CKEY_DURATION, "m", 60000 }, { CKEY_DURATION, "h", 3600000 },
+		{CKEY_SIZE, "", 1},
+		{CKEY_SIZE, "k", 1024},
+		{CKEY_SIZE, "m", 1024 * 1024},
+		{CKEY_SIZE, "g", 1024u * 1024 * 1024},
+		{CKEY_DURATION, "ms", 1},
+		{CKEY_DURATION, "s", 1000},
+		{CKEY_DURATION, "m", 60000},
+		{CKEY_DURATION, "h", 3600000},
 	};
 
 	if (k->type == CKEY_DURATION && *unit == '\0')
@@ -102,8 +108,10 @@ uint32_t value_auto_workers(void)
 int value_number(const struct config_key *k, const char *text, uint64_t *out, struct value_error *err)
 {
 	static const char *const what[] = {
-		[CKEY_UINT] = "a number",	       [CKEY_SIZE] = "a size: digits and k, m, g or nothing",
-		[CKEY_DURATION] = "a duration: digits and ms, s, m or h", [CKEY_OCTAL] = "a file mode like 0660",
+		[CKEY_UINT] = "a number",
+		[CKEY_SIZE] = "a size: digits and k, m, g or nothing",
+		[CKEY_DURATION] = "a duration: digits and ms, s, m or h",
+		[CKEY_OCTAL] = "a file mode like 0660",
 		[CKEY_WORKERS] = "a number or \"auto\"",
 	};
 	const char *rest;
@@ -111,7 +119,8 @@ int value_number(const struct config_key *k, const char *text, uint64_t *out, st
 	switch (k->type) {
 	case CKEY_BOOL:
 		*out = strcmp(text, "on") == 0;
-		return *out || strcmp(text, "off") == 0 ? 0 : fail(err, "\"%.60s\" is neither on nor off", text);
+		return *out || strcmp(text, "off") == 0 ? 0
+							: fail(err, "\"%.60s\" is neither on nor off", text);
 	case CKEY_ENUM:
 		return enumerated(k, text, out, err);
 	case CKEY_OCTAL:
@@ -140,9 +149,12 @@ static int unix_path(const char *path, struct value_error *err)
 	if (*path == '\0')
 		return fail(err, "no path after unix:");
 	if (*path == '@')
-		return fail(err, "abstract unix sockets are not supported: anybody on the host could take the name");
+		return fail(
+			err,
+			"abstract unix sockets are not supported: anybody on the host could take the name");
 	if (strlen(path) > max)
-		return fail(err, "the path of a unix socket has at most %zu bytes, this one %zu", max, strlen(path));
+		return fail(err, "the path of a unix socket has at most %zu bytes, this one %zu", max,
+			    strlen(path));
 	return 0;
 }
 
@@ -183,7 +195,7 @@ static char *tcp_host(const char *text, const char *colon, struct value_error *e
 
 int value_listener(const char *text, struct cfg_listener *out, struct value_error *err)
 {
-	struct cfg_listener l = { 0 };
+	struct cfg_listener l = {0};
 	const char *colon, *rest;
 	uint64_t port;
 
@@ -195,7 +207,8 @@ int value_listener(const char *text, struct cfg_listener *out, struct value_erro
 	} else {
 		colon = strrchr(text, ':');
 		if (colon == NULL || (text[0] == '[' && text[strlen(text) - 1] == ']'))
-			return fail(err, "\"%.100s\" has no port: ADDRESS:PORT or unix:PATH is expected", text);
+			return fail(err, "\"%.100s\" has no port: ADDRESS:PORT or unix:PATH is expected",
+				    text);
 		if (!digits(colon + 1, &port, &rest) || *rest != '\0' || port > 65535)
 			return fail(err, "\"%.100s\" is not a port (0 to 65535)", colon + 1);
 		l.host = tcp_host(text, colon, err);
@@ -220,7 +233,10 @@ int value_listener(const char *text, struct cfg_listener *out, struct value_erro
 
 static int hex(char c)
 {
-	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+	return c >= '0' && c <= '9'   ? c - '0'
+	       : c >= 'a' && c <= 'f' ? c - 'a' + 10
+	       : c >= 'A' && c <= 'F' ? c - 'A' + 10
+				      : -1;
 }
 
 /* Percent-decode into a fresh string. NULL: malformed, a NUL, or no memory. */
@@ -255,7 +271,8 @@ static int redis_credentials(struct slice s, struct cfg_redis *out, struct value
 	const char *colon = memchr(s.p, ':', s.len);
 
 	if (colon == NULL)
-		return fail(err, "the URL has a user but no password: user:password@ or :password@ is expected");
+		return fail(err,
+			    "the URL has a user but no password: user:password@ or :password@ is expected");
 	if (colon > s.p && (out->user = decode(s.p, (size_t)(colon - s.p))) == NULL)
 		return fail(err, "malformed user in the URL");
 	out->password = decode(colon + 1, (size_t)(s.p + s.len - colon - 1));
@@ -279,7 +296,8 @@ static int redis_db(const char *text, struct cfg_redis *out, struct value_error 
 
 static bool is_host_char(char c)
 {
-	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '.' || c == '_';
+	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' ||
+	       c == '.' || c == '_';
 }
 
 /* host, host:port or [v6]:port */
@@ -302,7 +320,8 @@ static int redis_host(const char *p, size_t len, struct cfg_redis *out, struct v
 	}
 	if (host_end == p)
 		return fail(err, "the URL has no host (a / in a password is written %%2F)");
-	if (rest < end && (*rest != ':' || !digits(rest + 1, &port, &rest) || rest != end || port < 1 || port > 65535))
+	if (rest < end &&
+	    (*rest != ':' || !digits(rest + 1, &port, &rest) || rest != end || port < 1 || port > 65535))
 		return fail(err, "host or host:port is expected in the URL, port 1 to 65535");
 	out->host = strndup(p, (size_t)(host_end - p));
 	if (out->host == NULL)
@@ -318,7 +337,7 @@ static int redis_tcp(const char *p, struct cfg_redis *out, struct value_error *e
 	const char *end = p + strcspn(p, "/?#"), *at = memrchr(p, '@', (size_t)(end - p));
 
 	if (at != NULL) {
-		if (redis_credentials((struct slice){ p, (size_t)(at - p) }, out, err) == -1)
+		if (redis_credentials((struct slice){p, (size_t)(at - p)}, out, err) == -1)
 			return -1;
 		p = at + 1;
 	}

@@ -13,7 +13,8 @@ struct value_error {
 };
 
 /* A value of any type but string and list, range included. -1 with `err` set if it is none. */
-int value_number(const struct config_key *k, const char *text, uint64_t *out, struct value_error *err) MUST_CHECK;
+int value_number(const struct config_key *k, const char *text, uint64_t *out,
+		 struct value_error *err) MUST_CHECK;
 
 /* CPUs that this process may use, 1 to CFG_MAX_WORKERS. */
 uint32_t value_auto_workers(void);
