@@ -232,9 +232,7 @@ static const struct {
 	{429, "Too Many Requests", ""},
 	{431, "Request Header Fields Too Large", ""},
 	{500, "Internal Server Error", ""},
-	{501, "Not Implemented", ""},
 	{503, "Service Unavailable", "Retry-After: 1\r\n"},
-	{505, "HTTP Version Not Supported", ""},
 };
 
 const char *handshake_phrase(int status)

@@ -215,7 +215,7 @@ static enum http_result take_request_line(struct http_parser *p, const char *buf
 	    version[6] != '.' || !is_digit(version[7]))
 		return bad(p, 400, "malformed");
 	if (version[5] != '1' || version[7] > '1')
-		return bad(p, 505, "version");
+		return bad(p, 400, "version");
 	p->minor = (uint8_t)(version[7] - '0');
 	return HTTP_DONE;
 }
@@ -358,7 +358,7 @@ static enum http_result check_framing(struct http_parser *p, const char *buf)
 	if (lengths > 1 || codings > 1 || (lengths == 1 && codings == 1) || (codings == 1 && p->minor == 0))
 		return bad(p, 400, "length");
 	if (codings == 1 && !http_equals(coding, "chunked"))
-		return bad(p, 501, "coding");
+		return bad(p, 400, "coding");
 	if (lengths == 1 && !parse_length(length, &p->content_length))
 		return bad(p, 400, "length");
 	p->has_length = lengths == 1;

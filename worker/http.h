@@ -46,7 +46,7 @@ struct http_line {
 
 struct http_parser {
 	/* Results. After HTTP_BAD of http_parse() or http_body(): */
-	uint16_t status;    /* 400, 405 (unknown method), 413, 414, 431, 501 (unknown coding), 505 */
+	uint16_t status;    /* 400, 405 (unknown method), 413, 414, 431 */
 	const char *reason; /* for counters and logs: "malformed", "method", "version", "url_too_long",
 			     * "head_too_large", "host", "length", "coding", "body_too_large", "body" */
 

@@ -81,7 +81,7 @@ static void check_walk(struct slice text)
 
 		must(m.key.p >= text.p && m.value.p + m.value.len <= text.p + text.len);
 		must(json_validate(m.value, &own) && own == m.type);
-		(void)json_is(m.key, "channel");
+		must(!json_is(m.key, "channel") || !json_is(m.key, "data"));
 	}
 	must((rc == 0) == is_valid);
 }

@@ -116,9 +116,8 @@ static void check_head(const struct outcome *o)
 		     p->head_len);
 	must(http_header(p, o->buf, "host", &v) <= 1);
 	must(!(p->is_chunked && p->has_length));
-	(void)http_has_token(p, o->buf, "connection", "close");
 	must(!http_expects_continue(p, o->buf) || p->minor == 1);
-	(void)http_keep_alive(p, o->buf);
+	must(!http_keep_alive(p, o->buf) || !http_has_token(p, o->buf, "connection", "close"));
 }
 
 static void check_handshake(const struct config *config, const struct outcome *o)
