@@ -1,0 +1,287 @@
+#!/usr/bin/python3
+"""The core's figures: ringcast beside the floor program, in pairs, each pair one after the other.
+
+    bench/run.py [--build build] [--only NAME,...] [--pairs N] [--json FILE] [--ringcast PATH]
+
+Absolute times of a machine drift by tens of per cent within minutes; what is compared is the ratio of two
+runs that follow each other, and of several such pairs the median. Everything is loopback, Redis is a server of
+our own on a unix socket, all processes are ended by pid. Needs Debian's python3 alone.
+"""
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+CONNS, RATE, SIZE = 1000, 100, 128  # the paced setting of the budgets
+
+
+class Failed(Exception):
+    pass
+
+
+def cpu_ns(pid):
+    """CPU of one single-threaded process (redis-server's other threads sleep in these runs)."""
+    total = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/schedstat") as f:
+            total += int(f.read().split()[0])
+    return total
+
+
+class Process:
+    """A server in the background; what it prints goes to a file, from which its ports are read."""
+
+    def __init__(self, argv, log, ready, seconds=10):
+        self.log = log
+        with open(log, "wb") as f:
+            self.popen = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=f, stderr=f)
+        until = time.monotonic() + seconds
+        while not (found := self.find(ready)):
+            if self.popen.poll() is not None or time.monotonic() > until:
+                self.stop()
+                raise Failed(f"{argv[0]} does not start: {self.text()[-2000:]}")
+            time.sleep(0.02)
+        self.found = found
+
+    def text(self):
+        with open(self.log, errors="replace") as f:
+            return f.read()
+
+    def find(self, pattern):
+        return re.search(pattern, self.text(), re.S)
+
+    @property
+    def pid(self):
+        return self.popen.pid
+
+    def stop(self):
+        if self.popen.poll() is None:
+            self.popen.terminate()
+            try:
+                self.popen.wait(15)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+                self.popen.wait()
+
+
+class Bench:
+    def __init__(self, build, ringcast, directory):
+        self.build, self.ringcast_bin, self.directory = build, ringcast, directory
+        self.n = 0
+        self.redis_path = os.path.join(directory, "redis.sock")
+        self.redis = None
+
+    def path(self, name):
+        self.n += 1
+        return os.path.join(self.directory, f"{name}{self.n}.log")
+
+    def start_redis(self):
+        self.redis = Process(["redis-server", "--port", "0", "--unixsocket", self.redis_path, "--save", "",
+                              "--appendonly", "no", "--daemonize", "no", "--dir", self.directory],
+                             self.path("redis"), r"eady to accept connections")
+
+    def floor(self, *args):
+        server = Process([self.build + "/bench-floor", "--workers", "2", "--redis", "unix:" + self.redis_path, *args],
+                         self.path("floor"), r"listen (\d+)\n")
+        server.target = f"127.0.0.1:{server.found[1]}"
+        return server
+
+    def ringcast(self, *args):
+        server = Process([self.ringcast_bin, "--workers", "2", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0",
+                          "--redis", "unix://" + self.redis_path, *args],
+                         self.path("ringcast"), r"event=ready [^\n]*listen=\"?([0-9.]+:\d+)")
+        server.target = server.found[1]
+        return server
+
+    def load(self, server, **options):
+        """One run of the load client; a run in which anything was lost has no figures."""
+        argv = [self.build + "/bench-load", "--json", "--target", server.target, "--pid", str(server.pid),
+                "--redis", "unix:" + self.redis_path, "--size", str(SIZE)]
+        for name, value in options.items():
+            argv += ["--" + name.replace("_", "-")] + ([] if value is True else [str(value)])
+        run = subprocess.run(argv, stdout=subprocess.PIPE, timeout=180)
+        report = json.loads(run.stdout) if run.stdout.strip() else {"why": "no report"}
+        if run.returncode != 0:
+            raise Failed(f"{' '.join(argv)}: {json.dumps(report)}")
+        return report
+
+    def once(self, start, *args, **options):
+        server = start(*args)
+        try:
+            return self.load(server, **options)
+        finally:
+            server.stop()
+
+    def pairs(self, n, value, floor_args=(), **options):
+        """n pairs of (floor, ringcast), the order within a pair alternating; value() picks the figure."""
+        pairs = []
+        for i in range(n):
+            sides = [(self.floor, floor_args), (self.ringcast, ())]
+            got = {}
+            for start, args in (sides if i % 2 == 0 else reversed(sides)):
+                got[start.__name__] = value(self.once(start, *args, **options))
+            pairs.append((got["floor"], got["ringcast"]))
+        return pairs
+
+
+def row(name, unit, pairs, budget, at_most=True):
+    ratios = [r / f for f, r in pairs]
+    ratio = statistics.median(ratios)
+    return {"name": name, "unit": unit, "floor": statistics.median(f for f, _ in pairs),
+            "ringcast": statistics.median(r for _, r in pairs), "ratio": ratio, "least": min(ratios),
+            "most": max(ratios), "pairs": len(pairs), "budget": f"{'<=' if at_most else '>='} {budget} x floor",
+            "ok": ratio <= budget if at_most else ratio >= budget}
+
+
+def single(name, unit, value, budget, ok):
+    return {"name": name, "unit": unit, "ringcast": value, "budget": budget, "ok": ok}
+
+
+# ---- the measurements
+
+
+def paced(b, n):
+    pairs = b.pairs(n or 5, lambda r: r["server"]["cpu_us_per_delivery"], publish="redis", conns=CONNS, rate=RATE,
+                    duration=3)
+    return [row("CPU per delivery, paced", "us", pairs, 1.02)]
+
+
+def flat_out(b, n):
+    pairs = b.pairs(n or 3, lambda r: (r["deliveries_per_s"], r["server"]["cpu_us_per_delivery"]),
+                    floor_args=("--batch", "64"), publish="redis", conns=CONNS, rate=0, inflight=64, duration=3)
+    return [row("deliveries a second, flat out", "1/s", [(f[0], r[0]) for f, r in pairs], 0.9, at_most=False),
+            dict(row("CPU per delivery, flat out", "us", [(f[1], r[1]) for f, r in pairs], 1), budget="", ok=None)]
+
+
+def handshakes(b, n):
+    pairs = b.pairs(n or 3, lambda r: r["server"]["cpu_us_per_handshake"], publish="none", conns=8000, duration=0.01,
+                    concurrency=64)
+    return [row("CPU per handshake", "us", pairs, 1.1)]
+
+
+def memory(b, _n):
+    """Idle bytes per connection: what 8,000 more cost, after a first 500 have come and gone (so that code and
+    tables which every process touches once are not charged to them), 15 s after the last handshake."""
+    rows = []
+    for name, channels, budget in (("shared channel", 1, 256), ("a channel each", 0, 512)):
+        server = b.ringcast()
+        try:
+            b.load(server, publish="none", conns=500, channels=channels, duration=0.01, idle=1)
+            report = b.load(server, publish="none", conns=8000, channels=channels, duration=0.01, idle=15)
+        finally:
+            server.stop()
+        value = report["server"]["pss_bytes_per_conn"]
+        rows.append(single(f"memory per connection, {name}", "B", value, f"<= {budget}", value <= budget))
+    return rows
+
+
+def wide(b, n):
+    """20,000 clients: publish to the last delivery. One process may hold only so many descriptors."""
+    pairs = b.pairs(n or 2, lambda r: r["last_us"]["p50"] / 1000, publish="redis", conns=19000, rate=2, duration=3,
+                    procs=2, concurrency=256)
+    return [row("19,000 clients, to the last one, p50", "ms", pairs, 1.0)]
+
+
+def point_to_point(b, _n):
+    server = b.ringcast()
+    try:
+        before = cpu_ns(b.redis.pid)
+        report = b.load(server, publish="redis", conns=10000, channels=0, rate=5000, messages=25000, concurrency=256)
+        redis = (cpu_ns(b.redis.pid) - before) / 1000 / report["published"]
+    finally:
+        server.stop()
+    own = report["server"]["cpu_us_per_message"]
+    return [single("10,000 channels: CPU per message", "us", own + redis, "< 11 (Redis' share included)",
+                   own + redis < 11),
+            single("  of that Redis, subscribing included", "us", redis, "", None)]
+
+
+def ring(b, _n):
+    """The shared-memory ring alone. bench-ring prints one line of JSON: see bench/README.md."""
+    binary = b.build + "/bench-ring"
+    if not os.path.exists(binary):
+        return []
+    run = subprocess.run([binary, "--json"], stdout=subprocess.PIPE, timeout=120)
+    if run.returncode != 0:
+        raise Failed(f"{binary}: status {run.returncode}")
+    r = json.loads(run.stdout)
+    wake = {"name": "ring: commit to a woken reader, p50", "unit": "us", "floor": r["pingpong_p50_ns"] / 1000,
+            "ringcast": r["wake_p50_ns"] / 1000, "ratio": r["wake_p50_ns"] / r["pingpong_p50_ns"],
+            "budget": "<= 1.3 x eventfd ping-pong"}
+    wake["ok"] = wake["ratio"] <= 1.3
+    rate = r["records_per_s"]
+    return [wake, single("ring: records a second, 128 B", "1/s", rate, ">= 10,000,000", rate >= 10e6)]
+
+
+MEASUREMENTS = {"paced": paced, "flat": flat_out, "handshakes": handshakes, "memory": memory, "wide": wide,
+                "p2p": point_to_point, "ring": ring}
+
+
+# ---- the report
+
+
+def number(v):
+    if v is None:
+        return ""
+    return f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.3g}" if abs(v) < 1 else f"{v:.2f}" if abs(v) < 100 else f"{v:.0f}"
+
+
+def machine():
+    with open("/proc/cpuinfo") as f:
+        cpu = re.search(r"model name\s*: (.*)", f.read())
+    return (f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores {cpu[1] if cpu else ''}, Linux {os.uname().release}, "
+            f"load {os.getloadavg()[0]:.2f} at start")
+
+
+def print_row(r):
+    ratio = ""
+    if "ratio" in r:
+        ratio = f"{r['ratio']:.2f}"
+        if "least" in r:
+            ratio += f" [{r['least']:.2f}-{r['most']:.2f}]"
+    verdict = {True: "met", False: "not met", None: ""}[r["ok"]]
+    print(f"{r['name']:40} {number(r.get('floor')):>11} {number(r['ringcast']):>11} {r['unit']:4} {ratio:18} "
+          f"{r['budget']:30} {verdict}", flush=True)
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--build", default="build")
+    ap.add_argument("--ringcast", help="another binary")
+    ap.add_argument("--only", help="of: " + ", ".join(MEASUREMENTS))
+    ap.add_argument("--pairs", type=int, default=0, help="pairs of each comparison")
+    ap.add_argument("--json", help="write the rows to this file")
+    args = ap.parse_args()
+    names = args.only.split(",") if args.only else list(MEASUREMENTS)
+    rows, failed = [], False
+    print(machine())
+    print(f"{'':40} {'floor':>11} {'ringcast':>11} {'':4} {'ratio [least-most]':18} {'budget':30}")
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        b = Bench(args.build, args.ringcast or args.build + "/ringcast", directory)
+        b.start_redis()
+        try:
+            for name in names:
+                try:
+                    got = MEASUREMENTS[name](b, args.pairs)
+                except Failed as e:
+                    print(f"{name}: {e}", file=sys.stderr)
+                    failed = True
+                    continue
+                for r in got:
+                    print_row(r)
+                rows += got
+        finally:
+            b.redis.stop()
+    if args.json:
+        with open(args.json, "w") as f:
+            json.dump({"machine": machine(), "rows": rows}, f, indent=1)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
