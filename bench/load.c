@@ -28,7 +28,7 @@ struct parent {
 	uint64_t deadline_ns;
 	pid_t child[LOAD_PROCS + LOAD_PUBLISHERS];
 	uint32_t n_children;
-	bool failed; /* a child died */
+	bool failed; /* a child died, or no client got in */
 };
 
 static volatile sig_atomic_t interrupted;
@@ -96,6 +96,14 @@ static bool all_open(const struct parent *p)
 	for (uint32_t i = 0; i < p->o->procs; i++)
 		n += atomic_load(&p->sh->res[i].opened) + atomic_load(&p->sh->res[i].failed);
 	return n >= p->o->conns + p->o->stall + p->o->pause;
+}
+
+static bool nobody_open(const struct parent *p)
+{
+	for (uint32_t i = 0; i < p->o->procs; i++)
+		if (atomic_load(&p->sh->res[i].opened) > 0)
+			return false;
+	return p->o->conns + p->o->stall + p->o->pause > 0;
 }
 
 static bool all_dialled(const struct parent *p)
@@ -278,6 +286,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	phase_connect(&p);
+	p.failed |= nobody_open(&p); /* the rest would measure nothing */
 	if (!over(&p))
 		phase_hold(&p);
 	if (!over(&p))
