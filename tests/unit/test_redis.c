@@ -649,7 +649,8 @@ static void make_certificates(struct rig *g)
 		"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=no -keyout no.key -out no.crt",
 		"openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout srv.key -out srv.csr",
 		"printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\\n' >ext",
-		"openssl x509 -req -in srv.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out srv.crt",
+		"openssl x509 -req -in srv.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile ext "
+		"-out srv.crt",
 	};
 	char script[2048];
 
@@ -666,15 +667,25 @@ static void tls_is_verified(void **state)
 	struct rig g;
 	struct rig_node n[6];
 	char crt[96], key[96], ca[96], no[96], port[8];
-	const char *args[] = {"--tls-port", port, "--tls-cert-file", crt, "--tls-key-file", key,
-			      "--tls-ca-cert-file", ca, "--tls-auth-clients", "no", NULL};
-	/* right authority by name and by address; wrong authority; the system's; another name; no verification */
+	const char *args[] = {"--tls-port",
+			      port,
+			      "--tls-cert-file",
+			      crt,
+			      "--tls-key-file",
+			      key,
+			      "--tls-ca-cert-file",
+			      ca,
+			      "--tls-auth-clients",
+			      "no",
+			      NULL};
+	/* right authority by name and by address; wrong authority; the system's; another name; no
+	 * verification */
 	struct {
 		const char *host, *ca;
 		bool verify, ok;
-	} const want[6] = {{"localhost", ca, true, true}, {"127.0.0.1", ca, true, true}, {"localhost", no, true, false},
-			   {"localhost", NULL, true, false}, {"127.0.0.2", ca, true, false},
-			   {"127.0.0.1", NULL, false, true}};
+	} const want[6] = {{"localhost", ca, true, true},  {"127.0.0.1", ca, true, true},
+			   {"localhost", no, true, false}, {"localhost", NULL, true, false},
+			   {"127.0.0.2", ca, true, false}, {"127.0.0.1", NULL, false, true}};
 	struct redis_sub *sub;
 
 	(void)state;
