@@ -154,8 +154,13 @@ static void refuses_bad_requests(void **state)
 		else
 			assert_int_equal(parse(text, strlen(text), &(struct api_publish){0}), 0);
 	}
-	assert_true(snprintf(text, sizeof(text), "{\"channel\":\"%0900d\",\"data\":1}", 0) > 0);
-	refuses(text, 400, "bad_request");
+	/* longer than any namespace with any room */
+	for (int len = CFG_NAME_MAX + CFG_ROOM_MAX; len < CFG_NAME_MAX + CFG_ROOM_MAX + 20; len++) {
+		bool fits = len <= CFG_NAME_MAX + 1 + CFG_ROOM_MAX;
+
+		assert_true(snprintf(text, sizeof(text), "{\"channel\":\"%0*d\",\"data\":1}", len, 0) > 0);
+		refuses(text, fits ? 404 : 400, fits ? "unknown_namespace" : "bad_request");
+	}
 }
 
 static void refuses_what_the_namespace_does_not_take(void **state)

@@ -13,6 +13,7 @@ static char *any[] = {"*"};
 static char *list[] = {"https://app.example", "http://other.example:8080"};
 
 static struct cfg_namespace spaces[] = {
+	{.name = "lobby", .path_prefix = "/ws/lobby", .path_suffix = "", .room = CFG_ROOM_NONE},
 	{.name = "demo",
 	 .path_prefix = "/ws/",
 	 .path_suffix = "",
@@ -25,7 +26,6 @@ static struct cfg_namespace spaces[] = {
 	 .room = CFG_ROOM_CONN,
 	 .origins = any,
 	 .n_origins = 1},
-	{.name = "lobby", .path_prefix = "/ws/lobby", .path_suffix = "", .room = CFG_ROOM_NONE},
 	{.name = "live", .path_prefix = "/ws/", .path_suffix = "/live", .room = CFG_ROOM_PATH},
 	{.name = "deep", .path_prefix = "/ws/x/", .path_suffix = "", .room = CFG_ROOM_PATH},
 	{.name = "first", .path_prefix = "/", .path_suffix = "/live", .room = CFG_ROOM_PATH},
@@ -204,6 +204,7 @@ static void wants_the_websocket_headers(void **state)
 #define K(k) W UPGRADE VERSION "Sec-WebSocket-Key: " k "\r\n"
 	expect(K("dGhlIHNhbXBsZSBub25jZX=="), 0, NULL); /* stray bits: taken, see the code */
 	expect(K(""), 400, "bad_key");
+	expect(K("dGhlIHNhbXBsZSBub25jZ!=="), 400, "bad_key");
 	expect(K("dGhlIHNhbXBsZSBub25jZQ="), 400, "bad_key");
 	expect(K("dGhlIHNhbXBsZSBub25jZQ==="), 400, "bad_key");
 	expect(K("dGhlIHNhbXBsZSBub25jZQAA"), 400, "bad_key");
@@ -228,6 +229,8 @@ static void compares_origins(void **state)
 	expect(O("/own", "h.example", "http://h.example"), 0, NULL);
 	expect(O("/own", "H.Example", "https://h.EXAMPLE"), 0, NULL);
 	expect(O("/own", "h.example:80", "http://h.example"), 0, NULL);
+	expect(O("/own", "h.example", "HTTPS://h.example"), 0, NULL);
+	expect(O("/own", "h.example", "Http://h.example:80"), 0, NULL);
 	expect(O("/own", "h.example", "http://h.example:80"), 0, NULL);
 	expect(O("/own", "h.example:443", "https://h.example"), 0, NULL);
 	expect(O("/own", "h.example:8080", "http://h.example:8080"), 0, NULL);

@@ -279,7 +279,8 @@ static void gives_the_parts_of_a_request(void **state)
 {
 	static const char text[] =
 		"GET /ws/a%20b?x=1&y=? HTTP/1.1\r\nHost: h:1\r\nX-A:  one \r\nx-a: two\r\nEmpty:\r\n"
-		"Connection: keep-alive , UPGRADE\r\nconnection:,,x,\r\n\r\n\x81\x80 and more";
+		"Connection: keep-alive , UPGRADE\r\nconnection:,,x,\r\nConnections: longer\r\n\r\n\x81\x80 "
+		"and more";
 	struct http_parser p;
 	struct slice v;
 	char *base;
@@ -290,7 +291,7 @@ static void gives_the_parts_of_a_request(void **state)
 		assert_int_equal(p.head_len, strstr(text, "\r\n\r\n") + 4 - text);
 		assert_int_equal(p.method, HTTP_GET);
 		assert_int_equal(p.minor, 1);
-		assert_int_equal(p.n_headers, 6);
+		assert_int_equal(p.n_headers, 7);
 		assert_slice(http_slice(base, p.path), "/ws/a%20b");
 		assert_slice(http_slice(base, p.query), "x=1&y=?");
 		assert_slice(http_slice(base, p.host), "h:1");
@@ -306,6 +307,7 @@ static void gives_the_parts_of_a_request(void **state)
 		assert_false(http_has_token(&p, base, "connection", "keep"));
 		assert_false(http_has_token(&p, base, "connection", "upgrade2"));
 		assert_false(http_has_token(&p, base, "x-a", "tw"));
+		assert_false(http_has_token(&p, base, "connection", "longer"));
 		assert_false(http_has_body(&p));
 		assert_true(http_keep_alive(&p, base));
 		free(base);

@@ -280,6 +280,8 @@ static void decodes_strings(void **state)
 					  "\"\\ud800x\"",
 					  "\"\\ud800\\n\"",
 					  "\"\\ud800\\ud800\"",
+					  "\"\\ud83d\\udbff\"",
+					  "\"\\ud83d\\ue000\"",
 					  "\"\\ud83d\\u0041\"",
 					  "\"",
 					  "",
