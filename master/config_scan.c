@@ -90,6 +90,9 @@ void scan_problem(struct scan_doc *doc, const struct scan_pos *pos, const char *
 		buf_free(&b);
 		return;
 	}
+	for (char *p = b.p; *p != '\0'; p++) /* one line, and nothing that a terminal obeys */
+		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			*p = '?';
 	doc->problems[doc->n_problems].order = pos == NULL ? 0 : pos->order;
 	doc->problems[doc->n_problems++].text = b.p;
 }

@@ -346,6 +346,8 @@ static void test_problems(void **state)
 		{"workers = 1 \x01", "f:1: control character\n"},
 		{"workers = 1; user = x", "f:1: unexpected character; quote the value\n"},
 		{"workers 1", "f:1: \"1\" stands where = is expected\n"},
+		{"a = b \"x\\\ny\"",
+		 "f:1: a: no such key\nf:1: \"x\\?y\" stands where a key or a section is expected\n"},
 		{"workers }", "f:1: } stands where = or { is expected\n"},
 		{"workers = ,", "f:1: , stands where a value is expected\n"},
 		{"workers =", "f:1: the file ends where a value is expected\n"},
