@@ -36,10 +36,10 @@ static int grow_buckets(struct channel_table *t)
 		uint32_t next;
 
 		for (uint32_t c = t->bucket[i]; c != CHANNEL_NONE; c = next) {
-			uint32_t *to = &b[t->slab[c].hash & (n - 1)];
+			uint32_t *to = &b[channel_at(t, c)->hash & (n - 1)];
 
-			next = t->slab[c].next;
-			t->slab[c].next = *to;
+			next = channel_at(t, c)->next;
+			channel_at(t, c)->next = *to;
 			*to = c;
 		}
 	}
@@ -49,19 +49,23 @@ static int grow_buckets(struct channel_table *t)
 	return 0;
 }
 
-static int grow_slab(struct channel_table *t)
+static int add_segment(struct channel_table *t)
 {
-	uint32_t cap = t->cap == 0 ? 64 : t->cap + t->cap / 2;
-	struct channel *slab = realloc(t->slab, cap * sizeof(*slab));
+	struct channel **list = realloc(t->segment, (t->n_segments + 1) * sizeof(*list));
+	struct channel *seg;
 
-	if (slab == NULL)
+	if (list == NULL)
 		return -1;
-	for (uint32_t i = cap; i-- > t->cap;) {
-		slab[i] = (struct channel){.next = t->free};
-		t->free = i;
+	t->segment = list;
+	seg = calloc(CHANNEL_SEGMENT, sizeof(*seg));
+	if (seg == NULL)
+		return -1;
+	list[t->n_segments] = seg;
+	for (uint32_t i = CHANNEL_SEGMENT; i-- > 0;) {
+		seg[i].next = t->free;
+		t->free = t->n_segments * CHANNEL_SEGMENT + i;
 	}
-	t->slab = slab;
-	t->cap = cap;
+	t->n_segments++;
 	return 0;
 }
 
@@ -75,8 +79,8 @@ static uint32_t find(const struct channel_table *t, uint64_t hash, uint16_t ns, 
 {
 	uint32_t i = *bucket_of(t, hash);
 
-	while (i != CHANNEL_NONE && !is_named(&t->slab[i], hash, ns, room))
-		i = t->slab[i].next;
+	while (i != CHANNEL_NONE && !is_named(channel_at(t, i), hash, ns, room))
+		i = channel_at(t, i)->next;
 	return i;
 }
 
@@ -86,7 +90,7 @@ uint32_t channel_find(const struct worker *w, uint64_t hash, uint16_t ns_id, str
 	uint32_t i = *bucket_of(t, hash);
 
 	while (i != CHANNEL_NONE) {
-		const struct channel *ch = &t->slab[i];
+		const struct channel *ch = channel_at(t, i);
 
 		if (ch->hash == hash && w->config->namespaces[ch->ns].id == ns_id &&
 		    is_named(ch, hash, ch->ns, room))
@@ -109,7 +113,7 @@ static uint32_t create(struct worker *w, uint64_t hash, uint16_t ns, struct slic
 	uint32_t index, *bucket;
 	char *name = NULL;
 
-	if (t->free == CHANNEL_NONE && grow_slab(t) == -1)
+	if (t->free == CHANNEL_NONE && add_segment(t) == -1)
 		return CHANNEL_NONE;
 	if (t->n >= t->n_buckets && grow_buckets(t) == -1)
 		return CHANNEL_NONE;
@@ -120,7 +124,7 @@ static uint32_t create(struct worker *w, uint64_t hash, uint16_t ns, struct slic
 		memcpy(name, room.p, room.len);
 	}
 	index = t->free;
-	ch = &t->slab[index];
+	ch = channel_at(t, index);
 	t->free = ch->next;
 	bucket = bucket_of(t, hash);
 	*ch = (struct channel){.hash = hash,
@@ -140,7 +144,7 @@ static uint32_t create(struct worker *w, uint64_t hash, uint16_t ns, struct slic
 static void destroy(struct worker *w, uint32_t index)
 {
 	struct channel_table *t = &w->channels;
-	struct channel *ch = &t->slab[index];
+	struct channel *ch = channel_at(t, index);
 	struct counters_ns *n = &w->count->ns[w->config->namespaces[ch->ns].id];
 	uint32_t *link = bucket_of(t, ch->hash);
 
@@ -148,7 +152,7 @@ static void destroy(struct worker *w, uint32_t index)
 	if (ch->state == CHANNEL_SUBSCRIBED)
 		count_sub(&n->channels, 1);
 	while (*link != index)
-		link = &t->slab[*link].next;
+		link = &channel_at(t, *link)->next;
 	*link = ch->next;
 	if (ch->cap > 0)
 		free(ch->members.many);
@@ -195,7 +199,7 @@ static void swap(struct worker *w, struct channel *ch, uint32_t a, uint32_t b)
 
 static int add_member(struct worker *w, uint32_t index, struct conn *c)
 {
-	struct channel *ch = &w->channels.slab[index];
+	struct channel *ch = channel_at(&w->channels, index);
 
 	if (reserve_member(ch) == -1)
 		return -1;
@@ -218,7 +222,7 @@ int channel_join(struct worker *w, struct conn *c, uint16_t ns_index, struct sli
 		if (index == CHANNEL_NONE)
 			return -1;
 	}
-	ch = &w->channels.slab[index];
+	ch = channel_at(&w->channels, index);
 	c->ns = ns_index;
 	if (ch->state == CHANNEL_SUBSCRIBED)
 		return add_member(w, index, c) == -1 ? -1 : 1;
@@ -230,7 +234,7 @@ int channel_join(struct worker *w, struct conn *c, uint16_t ns_index, struct sli
 
 void channel_subscribed(struct worker *w, uint32_t index)
 {
-	struct channel *ch = &w->channels.slab[index];
+	struct channel *ch = channel_at(&w->channels, index);
 	uint32_t next = ch->waiting;
 
 	if (ch->state != CHANNEL_PENDING)
@@ -249,11 +253,11 @@ void channel_subscribed(struct worker *w, uint32_t index)
 		}
 	}
 	for (uint32_t i = ch->n; i-- > 0;) {
-		ch = &w->channels.slab[index];
+		ch = channel_at(&w->channels, index);
 		if (i < ch->n)
 			join_done(w, conn_at(&w->conns, channel_members(ch)[i]));
 	}
-	ch = &w->channels.slab[index];
+	ch = channel_at(&w->channels, index);
 	if (ch->state == CHANNEL_SUBSCRIBED && ch->n == 0)
 		destroy(w, index);
 }
@@ -287,7 +291,7 @@ void channel_leave(struct worker *w, struct conn *c)
 
 	if (index == CHANNEL_NONE)
 		return;
-	ch = &w->channels.slab[index];
+	ch = channel_at(&w->channels, index);
 	if (c->state == CONN_JOINING && ch->state == CHANNEL_PENDING)
 		remove_waiter(w, ch, c);
 	else
@@ -300,7 +304,7 @@ void channel_leave(struct worker *w, struct conn *c)
 
 void channel_set_live(struct worker *w, struct conn *c, bool is_live)
 {
-	struct channel *ch = &w->channels.slab[c->channel];
+	struct channel *ch = channel_at(&w->channels, c->channel);
 
 	if (is_live && c->member >= ch->n_live) {
 		swap(w, ch, c->member, ch->n_live);

@@ -11,7 +11,7 @@
  * Members are connection indices in one packed array: live ones first, then those that are behind, so that a fan-out
  * touches only sockets that can be sent to. A single member needs no array.
  *
- * Worker; one thread. Indices are stable while the channel exists; pointers until the next channel_join().
+ * Worker; one thread. Indices and pointers are stable while the channel exists.
  */
 #ifndef RC_CHANNEL_H
 #define RC_CHANNEL_H
@@ -43,9 +43,13 @@ struct channel {
 	uint8_t state;
 };
 
+#define CHANNEL_SEGMENT_BITS 8u
+#define CHANNEL_SEGMENT      (1u << CHANNEL_SEGMENT_BITS)
+
+/* Slab segments that never move, so a new channel costs its own bytes and no copy of the others. */
 struct channel_table {
-	struct channel *slab;
-	uint32_t cap, n;
+	struct channel **segment;
+	uint32_t n_segments, n;
 	uint32_t free;
 	uint32_t *bucket; /* first channel of a chain; a power of two of them */
 	uint32_t n_buckets;
@@ -55,7 +59,7 @@ int channel_table_init(struct channel_table *t) MUST_CHECK;
 
 static inline struct channel *channel_at(const struct channel_table *t, uint32_t index)
 {
-	return &t->slab[index];
+	return &t->segment[index >> CHANNEL_SEGMENT_BITS][index & (CHANNEL_SEGMENT - 1)];
 }
 
 static inline uint32_t *channel_members(struct channel *ch)
