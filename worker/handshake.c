@@ -201,15 +201,17 @@ size_t handshake_response(char *dst, size_t size, const struct handshake *h)
 	static const char head[] =
 		"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 		"Sec-WebSocket-Accept: ";
-	const size_t head_len = sizeof(head) - 1, len = head_len + HANDSHAKE_ACCEPT_LEN + 4;
+	static const char tail[] = "\r\n\r\n";
+	const size_t head_len = sizeof(head) - 1, tail_len = sizeof(tail) - 1;
+	const size_t len = head_len + HANDSHAKE_ACCEPT_LEN + tail_len;
 
-	_Static_assert(sizeof(head) - 1 + HANDSHAKE_ACCEPT_LEN + 4 <= HANDSHAKE_RESPONSE_SIZE,
+	_Static_assert(sizeof(head) + HANDSHAKE_ACCEPT_LEN + sizeof(tail) <= HANDSHAKE_RESPONSE_SIZE,
 		       "size in the header");
 	if (size < len)
 		return 0;
 	memcpy(dst, head, head_len);
 	memcpy(dst + head_len, h->accept, HANDSHAKE_ACCEPT_LEN);
-	memcpy(dst + head_len + HANDSHAKE_ACCEPT_LEN, "\r\n\r\n", 4);
+	memcpy(dst + head_len + HANDSHAKE_ACCEPT_LEN, tail, tail_len);
 	return len;
 }
 
