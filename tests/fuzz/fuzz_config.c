@@ -66,24 +66,21 @@ static void check_errors(const struct buf *errors)
 {
 	const char *p = errors->p, *end = p + errors->len;
 	size_t lines = 0;
-#ifdef FUZZ_PLANT_BUG
-	size_t *lengths = calloc(54, sizeof(*lengths));
-#endif
 
 	while (p < end) {
 		const char *eol = memchr(p, '\n', (size_t)(end - p));
 
 		assert(eol != NULL && eol > p && memchr(p, '\0', (size_t)(eol - p)) == NULL);
 		assert(memmem(p, (size_t)(eol - p), ": ", 2) != NULL);
-#ifdef FUZZ_PLANT_BUG
-		lengths[lines] = (size_t)(eol - p); /* the 55th problem is one too many */
-#endif
 		lines++;
 		p = eol + 1;
 	}
 	assert(lines <= 1000);
 #ifdef FUZZ_PLANT_BUG
-	free(lengths);
+	char *planted = malloc(1);
+
+	planted[lines == 13] = 1; /* no seed has 13 problems */
+	free(planted);
 #endif
 }
 
