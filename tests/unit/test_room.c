@@ -52,6 +52,7 @@ static void refuses_what_is_no_room(void **state)
 
 static void counts_the_bytes_after_decoding(void **state)
 {
+	static const char coded[] = "%41";
 	char s[3 * (CFG_ROOM_MAX + 1) + 1], room[CFG_ROOM_MAX + 1];
 
 	(void)state;
@@ -59,7 +60,7 @@ static void counts_the_bytes_after_decoding(void **state)
 	assert_int_equal(room_from_segment((struct slice){s, CFG_ROOM_MAX}, room), CFG_ROOM_MAX);
 	assert_int_equal(room_from_segment((struct slice){s, CFG_ROOM_MAX + 1}, room), 0);
 	for (size_t i = 0; i <= CFG_ROOM_MAX; i++)
-		memcpy(s + 3 * i, "%41", 3);
+		memcpy(s + 3 * i, coded, sizeof(coded) - 1);
 	assert_int_equal(room_from_segment((struct slice){s, 3 * CFG_ROOM_MAX}, room), CFG_ROOM_MAX);
 	assert_int_equal(room_from_segment((struct slice){s, 3 * (CFG_ROOM_MAX + 1)}, room), 0);
 	assert_true(room_is_valid((struct slice){room, CFG_ROOM_MAX}));

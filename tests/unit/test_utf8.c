@@ -80,6 +80,7 @@ static void judges_four_byte_sequences_by_their_corners(void **state)
  * jump over it. */
 static void finds_a_fault_at_every_alignment(void **state)
 {
+	static const uint8_t euro[] = {0xe2, 0x82, 0xac};
 	uint8_t p[64];
 
 	(void)state;
@@ -89,7 +90,7 @@ static void finds_a_fault_at_every_alignment(void **state)
 			assert_true(utf8_is_valid(p, len));
 			p[at] = 0xff;
 			assert_false(utf8_is_valid(p, len));
-			memcpy(p + at, "\xe2\x82\xac", 3);
+			memcpy(p + at, euro, sizeof(euro));
 			assert_int_equal(utf8_is_valid(p, len), at + 3 <= len);
 		}
 	}
