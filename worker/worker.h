@@ -14,7 +14,7 @@
  *    admin.c api.c stats.c      the admin listener
  *
  * One thread; nothing blocks. libev runs listeners, timers, wake-ups and the admin side. Client sockets sit in an
- * epoll set of the worker's own, which one ev_io watches: 68 bytes a connection less, and a true EPOLL_CTL_DEL.
+ * epoll set of the worker's own, which one ev_io watches: 68 bytes a connection less.
  */
 #ifndef RC_WORKER_H
 #define RC_WORKER_H
