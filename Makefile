@@ -154,6 +154,7 @@ FUZZ_FLAGS   := $(CSTD) -w -O1 -g -fno-omit-frame-pointer $(INC) \
 FUZZ_COVER   := -fprofile-instr-generate -fcoverage-mapping
 FUZZ_BIN     := $(FUZZ:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 FUZZ_PLANT   := $(FUZZ:tests/fuzz/%.c=$(BUILD)/fuzz-plant/%)
+HEADERS      := $(wildcard common/*.h shm/*.h master/*.h worker/*.h bench/*.h)
 FUZZ_LIBS     = -Wl,--as-needed $(filter-out -ljemalloc,$(LIBS))
 LLHTTP_C     := $(OBJ_LLHTTP:$(BUILD)/llhttp/%.o=$(LLHTTP)/%.c)
 
@@ -173,7 +174,6 @@ $(BUILD)/fuzz-plant/$(notdir $(1:.c=)): $(1) $(filter-out common/%,$(call head_w
 	$$(call say,FUZZ)
 	$$(Q)$$(FUZZ_CC) $$(FUZZ_FLAGS) -DFUZZ_PLANT_BUG -o $$@ $$(filter %.c,$$^) $(LLHTTP_C) $(call head_words,$(1),LIBS) $$(FUZZ_LIBS)
 endef
-HEADERS := $(wildcard common/*.h shm/*.h master/*.h worker/*.h)
 $(foreach t,$(FUZZ),$(eval $(call fuzz_rule,$(t))))
 
 .PHONY: fuzz fuzz-selftest
@@ -200,10 +200,22 @@ format: ## clang-format every C file in place
 lint: ## the project's own rules, cppcheck, clang-tidy
 	@etc/install-packages.sh build lint
 	@tests/lint
-	@mkdir -p $(BUILD)/cppcheck
-	cppcheck -q -j2 --std=c11 --language=c --enable=warning,performance,portability --inline-suppr \
-	  --suppress=missingIncludeSystem --cppcheck-build-dir=$(BUILD)/cppcheck --error-exitcode=1 -I. $(TIDY_SRC)
-	printf '%s\n' $(TIDY_SRC) | xargs -P2 -n8 -I{} clang-tidy --quiet {} -- $(CSTD) -Wall -Wextra $(INC) 2>/dev/null
+	@$(MAKE) --no-print-directory -j2 -k $(BUILD)/cppcheck/ok $(TIDY_SRC:%.c=$(BUILD)/tidy/%.ok)
+	@echo 'lint: ok'
+
+$(BUILD)/cppcheck/ok: $(TIDY_SRC) $(HEADERS)
+	$(call say,CHECK)
+	@mkdir -p $(@D)
+	$(Q)cppcheck -q -j2 --std=c11 --language=c --enable=warning,performance,portability --inline-suppr \
+	  --suppress=missingIncludeSystem --cppcheck-build-dir=$(@D) --error-exitcode=1 -I. $(TIDY_SRC)
+	@touch $@
+
+# clang-tidy takes seconds a file, so what is unchanged is not looked at again.
+$(BUILD)/tidy/%.ok: %.c .clang-tidy $(HEADERS)
+	$(call say,TIDY)
+	@mkdir -p $(@D)
+	$(Q)clang-tidy --quiet $< -- $(CSTD) $(INC) -DHAVE_LIBURING 2>$@.log || { cat $@.log; exit 1; }
+	@touch $@
 
 .PHONY: help
 help: ## this list
