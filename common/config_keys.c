@@ -25,7 +25,7 @@
 #define UNCHECKED        .max = UINT64_MAX
 
 const struct config_section config_sections[] = {
-	{"", NULL, false, CKEY_NOW, CKEY_CONFIG, "the process"},
+	{"", "", false, CKEY_NOW, CKEY_CONFIG, "the process"},
 	{"listen", "", true, CKEY_NOW, CKEY_LISTENER, "a listener for WebSocket clients"},
 	{"admin", "", true, CKEY_NOW, CKEY_LISTENER, "a listener for the HTTP API, health, statistics"},
 	{"ring", "", false, CKEY_NOW, CKEY_CONFIG, "the shared memory between master and workers"},
@@ -354,7 +354,7 @@ const char *config_key_format(const struct config_key *k, uint64_t value, struct
 {
 	static const struct unit sizes[] = {{"g", GI}, {"m", MI}, {"k", KI}, {"", 1}};
 	static const struct unit times[] = {{"h", HOUR}, {"m", MIN}, {"s", SEC}, {"ms", 1}};
-	const char *p = k->choices;
+	const char *p = k->choices != NULL ? k->choices : "";
 
 	switch (k->type) {
 	case CKEY_SIZE:
@@ -381,7 +381,7 @@ const char *config_key_format(const struct config_key *k, uint64_t value, struct
 
 const char *config_key_range(const struct config_key *k, struct config_range *dst)
 {
-	struct config_text lo, hi;
+	struct config_text lo = {""}, hi = {""};
 
 	dst->s[0] = '\0';
 	if (k->choices != NULL) {

@@ -45,7 +45,7 @@ static int usage(FILE *err, const char *what, const char *detail)
 static int add_address(const char **list, size_t *n, const char *option, const char *addr, FILE *err)
 {
 	struct cfg_listener l = {0};
-	struct value_error why;
+	struct value_error why = {""};
 
 	if (value_listener(addr, &l, &why) == -1)
 		return usage(err, option, why.s);
@@ -59,7 +59,7 @@ static int add_address(const char **list, size_t *n, const char *option, const c
 static int set_workers(struct cli *cli, const char *arg, FILE *err)
 {
 	const struct config_key *k = config_key_find("", (struct slice){"workers", 7});
-	struct value_error why;
+	struct value_error why = {""};
 	uint64_t v;
 
 	if (value_number(k, arg, &v, &why) == -1)
@@ -72,7 +72,7 @@ static int set_workers(struct cli *cli, const char *arg, FILE *err)
 static int set_redis(struct cli *cli, const char *arg, FILE *err)
 {
 	struct cfg_redis r = {0};
-	struct value_error why;
+	struct value_error why = {""};
 
 	if (value_redis_url(arg, &r, &why) == -1)
 		return usage(err, "--redis", why.s);

@@ -45,7 +45,7 @@ static int on_value(cfg_t *cfg, cfg_opt_t *opt, const char *value, void *result)
 static void on_error(cfg_t *cfg, const char *fmt, va_list ap)
 {
 	struct scan_entry *e = current();
-	struct scan_name name;
+	struct scan_name name = {""};
 	char what[256];
 
 	(void)cfg;
@@ -81,7 +81,7 @@ static cfg_opt_t *section_options(const struct config_section *spec, size_t extr
 static cfg_t *new_parser(void)
 {
 	cfg_opt_t *opts = section_options(&config_sections[0], config_n_sections);
-	cfg_opt_t **subs = calloc(config_n_sections, sizeof(*subs));
+	cfg_opt_t **subs = calloc(config_n_sections, sizeof(cfg_opt_t *));
 	cfg_t *cfg = NULL;
 	size_t n = 0;
 	bool ok = opts != NULL && subs != NULL;

@@ -182,7 +182,7 @@ struct lex_token lex_next(struct lexer *lx)
 		lx->p += 2;
 		return t;
 	}
-	if (memchr("{}()=,", *lx->p, 6) != NULL) {
+	if (*lx->p != '\0' && strchr("{}()=,", *lx->p) != NULL) {
 		t.punct = *lx->p++;
 		return t;
 	}

@@ -54,7 +54,7 @@ void build_problem(struct scan_doc *doc, const struct scan_section *sec, const c
 		   ...)
 {
 	const struct scan_entry *e = scan_find(sec, key);
-	struct scan_name name;
+	struct scan_name name = {""};
 	char what[400];
 	va_list ap;
 
@@ -71,7 +71,7 @@ void build_problem(struct scan_doc *doc, const struct scan_section *sec, const c
 
 static void bad_value(struct scan_doc *doc, struct scan_entry *e, const char *what)
 {
-	struct scan_name name;
+	struct scan_name name = {""};
 
 	scan_problem(doc, &e->pos, scan_key_name(e->key, &name), "%s",
 		     e->has_secret_ref && strchr(what, '"') == what
@@ -91,7 +91,7 @@ static bool has_control(const char *s)
 static void set_number(struct scan_doc *doc, struct scan_entry *e, void *base)
 {
 	const struct config_key *k = e->key;
-	struct value_error err;
+	struct value_error err = {""};
 	uint64_t v;
 
 	if (value_number(k, e->values[0], &v, &err) == -1)
@@ -122,7 +122,7 @@ static void set_string(struct scan_doc *doc, struct scan_entry *e, void *base)
 static void set_list(struct scan_doc *doc, struct scan_entry *e, void *base)
 {
 	const struct config_key *k = e->key;
-	struct config_range range;
+	struct config_range range = {""};
 	char what[300];
 	uint64_t bits = 0;
 
@@ -180,7 +180,7 @@ static uint64_t default_bits(const struct config_key *k)
 
 static void set_default(struct scan_doc *doc, const struct config_key *k, void *base)
 {
-	struct value_error err;
+	struct value_error err = {""};
 	uint64_t v;
 
 	if (k->size == 0 || k->def == NULL)
@@ -255,7 +255,7 @@ static const char *title_of(struct scan_doc *doc, const struct scan_section *sec
 static void build_listener(struct scan_doc *doc, const struct scan_section *sec, struct cfg_listener *l)
 {
 	const char *title = title_of(doc, sec), *key;
-	struct value_error err;
+	struct value_error err = {""};
 
 	build_keys(doc, sec, l);
 	if (title != NULL && value_listener(title, l, &err) == -1)
@@ -305,7 +305,7 @@ static void override_listeners(struct scan_doc *doc, const char *const *addrs, s
 	const struct scan_section empty = {
 		.spec = config_section_find("", (struct slice){kind, strlen(kind)})};
 	struct cfg_listener *l;
-	struct value_error err;
+	struct value_error err = {""};
 	const char *key = NULL;
 
 	if (n == 0)
@@ -376,7 +376,7 @@ static bool is_power_of_two(uint64_t v)
 static void check_power(struct scan_doc *doc, const struct scan_section *sec, const char *name, uint64_t v)
 {
 	const struct config_key *k = config_key_find("ring", (struct slice){name, strlen(name)});
-	struct config_text below, above;
+	struct config_text below = {""}, above = {""};
 	uint64_t p = 1;
 
 	if (is_power_of_two(v))
@@ -410,7 +410,7 @@ static void build_redis(struct scan_doc *doc, const struct cli *cli, struct conf
 {
 	const struct scan_section *sec = find_section(doc, "redis");
 	const char *url = build_value(sec, "url");
-	struct value_error err;
+	struct value_error err = {""};
 
 	if (url != NULL && value_redis_url(url, &c->redis, &err) == -1)
 		build_problem(doc, sec, "url", "%s", err.s);
@@ -430,7 +430,7 @@ void build_message_limits(struct scan_doc *doc, const struct scan_section *sec, 
 	static const char *const names[] = {"max_message", "max_publication"};
 	uint32_t *const values[] = {max_message, max_publication};
 	const struct config_key *k = config_key_find("ring", (struct slice){"size", 4});
-	struct config_text quarter, ring;
+	struct config_text quarter = {""}, ring = {""};
 
 	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
 		if (*values[i] <= ring_size / 4)

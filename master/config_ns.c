@@ -338,7 +338,7 @@ static void check_pair(struct scan_doc *doc, const struct scan_section *sec, con
 void build_namespaces(struct scan_doc *doc, struct config *c)
 {
 	size_t n = scan_count(doc, "namespace"), at = 0;
-	const struct scan_section **secs = calloc(n + 1, sizeof(*secs));
+	const struct scan_section **secs = calloc(n + 1, sizeof(struct scan_section *));
 
 	c->namespaces = calloc(n + 1, sizeof(*c->namespaces));
 	if (secs == NULL || c->namespaces == NULL) {

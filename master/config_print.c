@@ -53,7 +53,7 @@ static void print_bits(FILE *out, const struct config_key *k, uint64_t bits)
 
 static void print_key(FILE *out, const char *indent, const struct config_key *k, const void *base)
 {
-	struct config_text text;
+	struct config_text text = {""};
 	const char *s;
 
 	if (k->type == CKEY_STRING) {

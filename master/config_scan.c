@@ -42,18 +42,18 @@ static char *keep_string(struct scan_doc *doc, const char *p, size_t len)
 /* Room for one more item in the array that `array` points to; it grows by doubling. */
 static bool grow(struct scan_doc *doc, void *array, size_t n, size_t item)
 {
-	void *p;
+	void *p, *bigger;
 
 	if (n != 0 && (n < 8 || (n & (n - 1)) != 0))
 		return true;
 	memcpy(&p, array, sizeof(p));
-	p = reallocarray(p, n < 8 ? 8 : n * 2, item);
-	if (p == NULL) {
+	bigger = reallocarray(p, n < 8 ? 8 : n * 2, item);
+	if (bigger == NULL) {
 		doc->oom = true;
 		return false;
 	}
-	memcpy(array, &p, sizeof(p));
-	return true;
+	memcpy(array, &bigger, sizeof(bigger)); /* the array's own type is not known here */
+	return true;                            /* cppcheck-suppress memleak */
 }
 
 static void emit(struct scan_doc *doc, const char *p, size_t len)
@@ -195,7 +195,7 @@ static void emit_word(struct scan *s, struct scan_entry *e)
 	const char *quote = s->tok.quote == LEX_BARE || s->tok.quote == LEX_SINGLE ? "'" : "\"";
 	struct scan_doc *doc = s->doc;
 
-	if (!grow(doc, &doc->expected, doc->n_expected, sizeof(*doc->expected)))
+	if (!grow(doc, &doc->expected, doc->n_expected, sizeof(struct scan_entry *)))
 		return;
 	emits(doc, quote);
 	emit(doc, s->tok.raw.p, s->tok.raw.len);
@@ -209,7 +209,7 @@ static struct scan_entry *new_entry(struct scan_doc *doc, struct scan_section *s
 {
 	struct scan_entry *e;
 
-	if (!grow(doc, &sec->entries, sec->n_entries, sizeof(*sec->entries)) ||
+	if (!grow(doc, &sec->entries, sec->n_entries, sizeof(struct scan_entry *)) ||
 	    (e = calloc(1, sizeof(*e))) == NULL) {
 		doc->oom = true;
 		return NULL;

@@ -75,7 +75,7 @@ static int octal(const char *text, uint64_t *v)
 
 static int enumerated(const struct config_key *k, const char *text, uint64_t *v, struct value_error *err)
 {
-	struct config_range range;
+	struct config_range range = {""};
 	int i = config_choice(k->choices, text);
 
 	if (i < 0 && k->later != NULL && config_choice(k->later, text) >= 0)
@@ -88,7 +88,7 @@ static int enumerated(const struct config_key *k, const char *text, uint64_t *v,
 
 static int in_range(const struct config_key *k, const char *text, uint64_t v, struct value_error *err)
 {
-	struct config_range range;
+	struct config_range range = {""};
 
 	if ((v >= k->min && v <= k->max) || (v == 0 && k->zero_ok))
 		return 0;
