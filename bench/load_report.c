@@ -232,7 +232,7 @@ static void report_text(const struct load_opts *o, const struct load_measured *m
 	if (t->why)
 		printf("%-22s %s\n", "first trouble", t->why);
 	if (m->timed_out)
-		printf("%-22s a phase did not end in time\n", "timed out");
+		printf("%-22s a phase did not end as it should\n", "stopped");
 	printf("%s\n", t->ok ? "ok" : "FAILED");
 }
 
