@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "master/redis_dial.h"
 
 #define BULK_MIN   (16u << 20) /* the largest publication that a namespace may allow by default */
 #define BULK_SLACK (64u << 10)
@@ -189,13 +190,13 @@ static bool on_item(void *arg, const struct redis_item *it)
 	return it->type == REDIS_REPLY_INTEGER;
 }
 
-static bool on_sub_reply(void *arg, int type, const char *p, size_t len)
+/* No command of this link is answered outside of pushes. */
+static bool on_sub_reply(void *arg, int type, const char *word)
 {
 	(void)arg;
 	(void)type;
-	(void)p;
-	(void)len;
-	return false; /* no command of this link is answered outside of pushes */
+	(void)word;
+	return false;
 }
 
 /* ---- state ---- */
@@ -312,15 +313,13 @@ static void on_pub_lost(void *arg, const char *reason)
 	tell_state(arg);
 }
 
-static bool on_pub_reply(void *arg, int type, const char *p, size_t len)
+static bool on_pub_reply(void *arg, int type, const char *word)
 {
 	struct log_quoted q;
 
 	if (type == REDIS_REPLY_ERROR)
 		log_event(LOG_WARN, "redis_refused", "reason=%s msg=\"Redis refused a PUBLISH\"",
-			  log_quote(&q, p, len));
-	else if (type != REDIS_REPLY_INTEGER)
-		return false;
+			  log_quote(&q, word, strlen(word)));
 	return redis_own_replied(arg, type == REDIS_REPLY_INTEGER);
 }
 
@@ -427,7 +426,7 @@ void redis_get_stats(const struct redis *r, struct redis_stats *out)
 		.given_up = r->given_up,
 		.bad_form = r->bad_form + s.bad_form + p.bad_form,
 	};
-	redis_link_address(r->cfg, out->address, sizeof(out->address));
+	redis_dial_address(r->cfg, out->address, sizeof(out->address));
 }
 
 static int make_links(struct redis *r)

@@ -3,17 +3,15 @@
  * Master process only, on its libev loop; never blocks. hiredis gives the reply parser (redisReader) and the
  * command formatter, and nothing else: its asynchronous API aborts on legal traffic (docs/design.md).
  *
- *             backoff              addresses           connected        (rediss: only)        PING answered
- *    WAIT ------------> RESOLVE ------------> CONNECT ------------> TLS ------------> HELLO ------------>
- * OPEN ^                    |                     |                   |                  |                  |
- *     |                    |        refused, error, or cfg.timeout for the whole attempt|                  |
- *     +--------------------+---------------------+-------------------+------------------+                  |
- *     +------------------------------------------------------------------------------- end of stream, -----+
- *                                                                       protocol error, PING not answered in
- * time
+ *             backoff          connected           PING answered
+ *      WAIT ----------> DIAL ------------> HELLO ----------------> OPEN
+ *       ^                |                   |                      |
+ *       +----------------+-------------------+                      |  end of stream, no RESP, an error that
+ * denies |  refused, an error, or cfg.timeout for both together      |  service, PING not answered in time
+ *       +-----------------------------------------------------------+
  *
- * WAIT is bounded by the backoff timer, the others up to HELLO by one timer of cfg.timeout, OPEN by the PING.
- * Only link_move() writes the state. HELLO is AUTH, SELECT and PING in one write.
+ * WAIT is bounded by the backoff timer, DIAL (redis_dial.h) and HELLO by one timer of cfg.timeout, OPEN by
+ * the PING. Only link_move() writes the state. HELLO is AUTH, SELECT and PING in one write.
  *
  * Liveness: a PING every cfg.ping_interval; dead when cfg.timeout has passed since it left and no byte came
  * meanwhile (its answer queues behind a large payload that still trickles in). What waits in the socket is
@@ -27,22 +25,12 @@
 #define RC_REDIS_LINK_H
 
 #include <ev.h>
-#include <hiredis/hiredis.h>
 
 #include "common/base.h"
 #include "common/config.h"
+#include "master/redis_reply.h"
 
 struct redis_link;
-
-/* One element of an array, in the order of arrival. Its bytes stand in the parser's buffer and are gone when
- * the callback returns. The parser forgets what it has handed out; whoever wants to carry a half-read array
- * over an exec keeps it here. */
-struct redis_item {
-	const char *p; /* strings only */
-	size_t len;
-	int type; /* REDIS_REPLY_STRING, _INTEGER, _NIL, _STATUS, _ERROR */
-	int idx, elements;
-};
 
 struct redis_link_events {
 	void *arg;
@@ -53,9 +41,9 @@ struct redis_link_events {
 	/* Subscriber: an element of an array that Redis pushed. false = it makes no sense: the link is
 	 * dropped. */
 	bool (*item)(void *arg, const struct redis_item *item);
-	/* Publisher: the answer to the oldest own command without one (REDIS_REPLY_INTEGER or _ERROR). For an
-	 * error p/len is its first word. false = drop the link. */
-	bool (*reply)(void *arg, int type, const char *p, size_t len);
+	/* Publisher: the answer to the oldest own command without one (REDIS_REPLY_INTEGER or _ERROR; of an
+	 * error its first word). false = drop the link. */
+	bool (*reply)(void *arg, int type, const char *word);
 	/* The output is nearly empty: more may be queued. */
 	void (*drained)(void *arg);
 	/* A PING was queued; its answer came. Either may be NULL. */
@@ -109,8 +97,5 @@ struct redis_link_stats {
 	uint64_t bad_form; /* links dropped for what they said: no RESP, a bulk too large */
 };
 void redis_link_get_stats(const struct redis_link *l, struct redis_link_stats *out);
-
-/* "127.0.0.1:6379", "[::1]:6379", "unix:/path": no credentials. Returns dst. */
-const char *redis_link_address(const struct cfg_redis *cfg, char *dst, size_t size);
 
 #endif

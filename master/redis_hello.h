@@ -1,0 +1,41 @@
+/* redis_hello.h - the first words on a connection: AUTH, SELECT and PING in one write, and what the answers
+ * mean.
+ *
+ * Master process only. Pure but for the log line of a refused SELECT.
+ */
+#ifndef RC_REDIS_HELLO_H
+#define RC_REDIS_HELLO_H
+
+#include "common/base.h"
+#include "common/buf.h"
+#include "common/config.h"
+
+/* The first word of an error reply: all of it that may be logged. */
+struct redis_word {
+	char s[32];
+};
+
+void redis_word_take(struct redis_word *w, const char *p, size_t len);
+
+/* Errors that say "not now" or "not you": the link is of no use until they pass. */
+bool redis_word_denies_service(const struct redis_word *w) MUST_CHECK;
+
+struct redis_hello {
+	uint8_t step[3]; /* enum redis_hello_step, in order of sending */
+	uint8_t n, at;
+};
+
+enum redis_hello_result { HELLO_MORE, HELLO_DONE, HELLO_REFUSED, HELLO_NONSENSE };
+
+/* Append the commands to `out` (which then may hold a password: see redis_hello_wipe). Returns 0, or -1
+ * (ENOMEM). */
+int redis_hello_put(struct redis_hello *h, const struct cfg_redis *cfg, struct buf *out) MUST_CHECK;
+
+/* Overwrite what was put: before the memory is given back. */
+void redis_hello_wipe(struct buf *out);
+
+/* Judge the next answer. `word` is set if it is an error. */
+enum redis_hello_result redis_hello_answer(struct redis_hello *h, int type, const char *p, size_t len,
+					   struct redis_word *word) MUST_CHECK;
+
+#endif
