@@ -83,7 +83,9 @@ static uint64_t due_by(const struct load_opts *o, uint64_t ns)
 /* When message g is due, in ns after the start. */
 static uint64_t due_at(const struct load_opts *o, uint64_t g)
 {
-	return (uint64_t)((double)(g / o->burst * o->burst) / o->rate * 1e9);
+	const uint64_t whole_bursts = g - g % o->burst;
+
+	return (uint64_t)((double)whole_bursts / o->rate * 1e9);
 }
 
 static uint64_t last_message(const struct load_opts *o)

@@ -324,10 +324,14 @@ int load_receiver(const struct load_opts *o, struct load_shared *sh, uint32_t pr
 	r.run_known = o->source != SOURCE_NONE;
 	r.room = malloc(WSIN_STASH + READ_SIZE);
 	r.epfd = epoll_create1(EPOLL_CLOEXEC);
-	if (!r.room || r.epfd == -1 || load_addr_parse(o->target, &r.target) == -1 || table_make(&r) == -1) {
+	if (r.room && r.epfd != -1 && load_addr_parse(o->target, &r.target) == 0 && table_make(&r) == 0) {
+		loop(&r);
+		rc = 0;
+	} else {
 		fprintf(stderr, "receiver %u: %s\n", proc, strerror(errno));
-		return 1;
 	}
-	loop(&r);
-	return 0;
+	free(r.conns);
+	free(r.gone);
+	free(r.room);
+	return rc;
 }
