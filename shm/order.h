@@ -13,6 +13,9 @@
 #include "common/base.h"
 
 /* --- ring.h */
+#ifndef ORD_R0
+#define ORD_R0 memory_order_release /* store reclaim */
+#endif
 #ifndef ORD_R1
 #define ORD_R1 memory_order_release /* fence behind the store of `reclaim` */
 #endif
@@ -30,6 +33,9 @@
 #endif
 #ifndef ORD_C4
 #define ORD_C4 memory_order_acquire /* load next */
+#endif
+#ifndef ORD_C5
+#define ORD_C5 memory_order_acquire /* load reclaim */
 #endif
 #ifndef ORD_G1
 #define ORD_G1 memory_order_release /* store cursor or tail */

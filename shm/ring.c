@@ -9,7 +9,7 @@ void ring_init(struct ring *r, struct ring_hdr *hdr, uint8_t *data, uint64_t siz
 	hdr->size = size;
 	hdr->start = start;
 	SHM_STORE_RLX(R4, &hdr->head, start);
-	SHM_STORE_RLX(R1, &hdr->reclaim, start);
+	SHM_STORE_RLX(R0, &hdr->reclaim, start);
 	SHM_STORE_RLX(G1, &hdr->tail, start);
 	hdr->magic = RING_MAGIC;
 	*r = (struct ring){.hdr = hdr, .data = data, .size = size, .mask = size - 1, .head = start, .reclaim = start};
@@ -23,7 +23,7 @@ int ring_attach(struct ring *r, struct ring_hdr *hdr, uint8_t *data, uint64_t si
 	}
 	*r = (struct ring){.hdr = hdr, .data = data, .size = size, .mask = size - 1};
 	r->head = SHM_LOAD(C1, &hdr->head);
-	r->reclaim = SHM_LOAD_RLX(C3, &hdr->reclaim);
+	r->reclaim = SHM_LOAD(C5, &hdr->reclaim);
 	return 0;
 }
 
@@ -35,8 +35,8 @@ uint8_t *ring_reserve(struct ring *r, uint32_t len, uint64_t gate)
 		uint64_t need = end - r->size;
 
 		r->reclaim = u64_max(need, u64_min(gate, need + r->size / 64));
-		SHM_STORE_RLX(R1, &r->hdr->reclaim, r->reclaim);
-		SHM_FENCE(R1); /* R1, pairs with C3 */
+		SHM_STORE(R0, &r->hdr->reclaim, r->reclaim); /* R0, pairs with C5 */
+		SHM_FENCE(R1);                               /* R1, pairs with C3 */
 	}
 	return ring_at(r, r->head);
 }

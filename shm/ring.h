@@ -16,7 +16,9 @@
  *
  * Ordering.  P = the producer, sole writer of head, reclaim, data and next.  C = a reader.
  *
- *   R1  P  store reclaim (relaxed), then release fence         --- seen by C3
+ *   R0  P  store reclaim (release)                             --- pairs with C5: who meets a record reclaimed meets
+ *                                                                  the skip_to (K1, slot.h) that let it go
+ *   R1  P  release fence behind R0                             --- pairs with C3
  *   R2  P  store the record's words (relaxed)                  --- read by C2
  *   R3  P  store the predecessor's `next` (release)            --- pairs with C4: who meets the position meets the
  *                                                                  record. Before R4, so that a reader that has
@@ -25,11 +27,12 @@
  *   R4  P  store head (release)                                --- pairs with C1
  *   C1  C  load head (acquire): every word below it is stored
  *   C2  C  load words (relaxed) into private memory
- *   C3  C  acquire fence, then load reclaim (relaxed): if C2 met a word of a newer lap, C3 meets that lap's
- *          reclaim, so `pos >= reclaim` proves the copy whole
+ *   C3  C  acquire fence, then C5: if C2 met a word of a newer lap, C5 meets that lap's reclaim, so
+ *          `pos >= reclaim` proves the copy whole
  *   C4  C  load next (acquire)                                 --- pairs with R3
+ *   C5  C  load reclaim (acquire)                              --- pairs with R0
  *   G1  C  store cursor (release): no byte before it will be read again as protected memory  --- pairs with G2
- *   G2  P  load cursor (acquire), before R1 reclaims bytes below it
+ *   G2  P  load cursor (acquire), before R0 reclaims bytes below it
  *
  * Bytes that may be rewritten while somebody reads them are accessed as relaxed atomic words on both sides
  * (ring_store, ring_load), never by memcpy; a protected record may be read plainly.
@@ -101,7 +104,7 @@ static inline uint64_t ring_space(const struct ring *r, uint64_t gate)
 	return gate + r->size - r->head;
 }
 
-/* Make `len` bytes at head writable (R1): len a multiple of RING_ALIGN, at most ring_space(gate). Returns where the
+/* Make `len` bytes at head writable (R0, R1): len a multiple of RING_ALIGN, at most ring_space(gate). Returns where the
  * record goes; nothing is visible until ring_commit(). Never blocks. Reclaims a little ahead (size / 64, never
  * past the gate) so that the line of `reclaim` moves rarely. */
 uint8_t *ring_reserve(struct ring *r, uint32_t len, uint64_t gate);
@@ -120,17 +123,17 @@ static inline uint64_t ring_head(const struct ring *r)
 	return SHM_LOAD(C1, &r->hdr->head);
 }
 
-/* The reclaim position now (relaxed): for estimates. */
+/* The reclaim position now: for estimates. */
 static inline uint64_t ring_reclaim(const struct ring *r)
 {
-	return SHM_LOAD_RLX(C3, &r->hdr->reclaim);
+	return SHM_LOAD(C5, &r->hdr->reclaim);
 }
 
-/* C3: are bytes copied from `pos` on whole? */
+/* Are bytes copied from `pos` on whole? If not, a later slot_skip_to() of a worker is beyond `pos`. */
 static inline bool ring_is_whole(const struct ring *r, uint64_t pos)
 {
-	SHM_FENCE(C3);
-	return pos >= SHM_LOAD_RLX(C3, &r->hdr->reclaim);
+	SHM_FENCE(C3);                                 /* C3, pairs with R1 */
+	return pos >= SHM_LOAD(C5, &r->hdr->reclaim); /* C5, pairs with R0 */
 }
 
 /* C2: copy out as relaxed words. src 8-aligned. Exactly len bytes of dst are written. */

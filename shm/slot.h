@@ -16,7 +16,8 @@
  * Where the worker stands and what the master may assume: the master keeps, for each worker, the end of the last record
  * that concerned it. Only when the cursor has reached that does skip_to follow head. A worker therefore walks
  * headers from max(cursor, skip_to) on by copy and check (rec_peek); a header that turns out to be reclaimed was
- * none of its business, and it jumps to skip_to. A record that does concern it is protected from R4 until G1.
+ * none of its business, and it jumps to skip_to, which is then beyond it: K1 precedes R0 in the master, C5 precedes
+ * K2 in the worker. A record that does concern it is protected from R4 until G1.
  */
 #ifndef RC_SLOT_H
 #define RC_SLOT_H
