@@ -18,8 +18,11 @@ bool redis_offer(struct redis *r, const struct redis_publication *pub)
 {
 	bool taken;
 
+	/* The sequencer may look after its interest first, and unsubscribe the very channel. */
 	r->offering = true;
+	r->subs.pinned = pub->sub;
 	taken = r->ev.on_publication(r->ev.arg, pub);
+	redis_subs_unpin(&r->subs);
 	r->offering = false;
 	if (likely(taken))
 		return true;
@@ -81,6 +84,10 @@ static bool park(struct redis *r, struct redis_sub *sub, bool is_own_form, struc
 	char *copy = malloc(bytes.len == 0 ? 1 : bytes.len);
 
 	assert(r->parked.p == NULL);
+	if (!sub->wanted) { /* it was given up from within the offer */
+		free(copy);
+		return true;
+	}
 	if (copy == NULL) {
 		redis_link_drop(r->sub, "memory");
 		return true;
@@ -99,10 +106,10 @@ static void unpark(struct redis *r)
 
 static bool take_payload(struct redis *r, struct slice bytes)
 {
-	struct redis_sub *sub = r->subs.last;
+	struct redis_sub *sub = r->subs.reading;
 	uint64_t now = redis_link_read_ns(r->sub);
 
-	if (!r->push_known || sub == NULL)
+	if (sub == NULL || !sub->wanted)
 		return true; /* a channel on its way out */
 	r->messages_in++;
 	r->bytes_in += bytes.len;
@@ -144,9 +151,9 @@ static struct slice bare_name(const struct redis_item *it, bool *is_own_form)
 static void look_up_channel(struct redis *r, const struct redis_item *it)
 {
 	struct slice name = bare_name(it, &r->push_own_form);
-	struct redis_sub *sub = redis_subs_find(&r->subs, name.p, name.len);
 
-	r->push_known = sub != NULL && sub->wanted;
+	/* The payload may come turns later: subs.last will not do. */
+	r->subs.reading = redis_subs_find(&r->subs, name.p, name.len);
 }
 
 static void check_synced(struct redis *r);
@@ -262,7 +269,6 @@ static void on_sub_lost(void *arg, const char *reason)
 	(void)reason;
 	r->synced = false;
 	r->push = PUSH_UNKNOWN;
-	r->push_known = false;
 	redis_subs_lost(&r->subs);
 	if (was_synced) {
 		r->gaps++;
@@ -352,7 +358,7 @@ struct redis_sub *redis_subscribe(struct redis *r, const struct cfg_namespace *n
 				  void *owner)
 {
 	r->ns[ns->id] = ns;
-	allow_bulk(r, ns->max_publication);
+	allow_bulk(r, u64_max(ns->max_publication, ns->max_message));
 	return redis_subs_want(&r->subs, ns->id, channel, owner);
 }
 
@@ -400,7 +406,7 @@ void redis_rebind(struct redis *r, const struct config *cfg)
 	r->max_bulk = BULK_MIN;
 	for (size_t i = 0; i < cfg->n_namespaces; i++) {
 		r->ns[cfg->namespaces[i].id] = &cfg->namespaces[i];
-		allow_bulk(r, cfg->namespaces[i].max_publication);
+		allow_bulk(r, u64_max(cfg->namespaces[i].max_publication, cfg->namespaces[i].max_message));
 	}
 }
 

@@ -49,8 +49,8 @@ struct redis {
 
 	/* The push under way on the subscriber link. */
 	enum redis_push push;
-	bool push_known;    /* its channel is wanted: subs.last */
-	bool push_own_form; /* ... and is the one of own messages */
+	bool push_own_form; /* the channel of own messages of subs.reading, which is NULL if nobody wants it
+			     */
 
 	struct redis_parked parked;
 	size_t max_bulk;

@@ -79,6 +79,8 @@ static void discard(struct redis_subs *s, struct redis_sub *sub)
 	s->used--;
 	if (s->last == sub)
 		s->last = NULL;
+	if (s->reading == sub)
+		s->reading = NULL;
 	free(sub);
 }
 
@@ -167,7 +169,7 @@ static void unconfirm(struct redis_subs *s, struct redis_sub *sub)
 /* Nothing is under way for `sub`: it may have become what is wished. */
 static void settle(struct redis_subs *s, struct redis_sub *sub)
 {
-	if (sub->owed > 0 || sub->queued)
+	if (sub->owed > 0 || sub->queued || sub == s->pinned)
 		return;
 	if (!sub->wanted && !sub->on_wire) {
 		discard(s, sub);
@@ -217,6 +219,15 @@ int redis_subs_unwant(struct redis_subs *s, struct redis_sub *sub)
 	return 0;
 }
 
+void redis_subs_unpin(struct redis_subs *s)
+{
+	struct redis_sub *sub = s->pinned;
+
+	s->pinned = NULL;
+	if (sub != NULL && !sub->wanted)
+		settle(s, sub);
+}
+
 int redis_subs_open(struct redis_subs *s)
 {
 	s->linked = true;
@@ -239,7 +250,7 @@ void redis_subs_lost(struct redis_subs *s)
 {
 	s->linked = false;
 	queue_reset(s);
-	s->last = NULL;
+	s->last = s->reading = NULL;
 	for (size_t i = 0; i < s->n_slots; i++) {
 		struct redis_sub *sub = s->slot[i];
 

@@ -44,7 +44,10 @@ struct redis_subs {
 	size_t queue_at, queue_len, queue_cap;
 	size_t confirmed, syncing; /* entries with that flag */
 	struct redis_sub *last;    /* found last; messages come in runs of one channel */
-	struct buf out;            /* scratch of redis_subs_write() */
+	struct redis_sub
+		*reading; /* the caller's: channel of the message under way; NULL when the entry is freed */
+	struct redis_sub *pinned; /* the caller's: not to be freed now (redis_subs_unpin) */
+	struct buf out;           /* scratch of redis_subs_write() */
 	bool linked;
 	void (*on_confirmed)(void *arg, struct redis_sub *sub);
 	void *arg;
@@ -60,8 +63,11 @@ struct redis_sub *redis_subs_want(struct redis_subs *s, uint16_t ns, const char 
  * go. */
 int redis_subs_unwant(struct redis_subs *s, struct redis_sub *sub) MUST_CHECK;
 
-/* NULL if there is none. Sets s->last, which is NULL again as soon as the entry is freed. */
+/* NULL if there is none. */
 struct redis_sub *redis_subs_find(struct redis_subs *s, const char *name, size_t len);
+
+/* s->pinned may go if nobody wants it any more. */
+void redis_subs_unpin(struct redis_subs *s);
 
 /* The link opened: all that is wanted is to be sent. Returns -1 with ENOMEM: the link must go. */
 int redis_subs_open(struct redis_subs *s) MUST_CHECK;

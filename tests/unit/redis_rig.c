@@ -213,6 +213,8 @@ static bool on_publication(void *arg, const struct redis_publication *pub)
 
 	if (n->room == 0) {
 		n->refused++;
+		if (n->on_refused != NULL)
+			n->on_refused(n);
 		return false;
 	}
 	n->room -= n->room > 0;

@@ -80,6 +80,7 @@ struct rig_node {
 	bool up, flood; /* flood: do not remember, only count */
 	uint64_t n_flood;
 	void (*on_message)(struct rig_node *n); /* called from on_publication after remembering */
+	void (*on_refused)(struct rig_node *n); /* ... and before refusing */
 };
 
 /* Times that suit tests; the caller may change cfg before rig_node_open(). */

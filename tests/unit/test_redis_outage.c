@@ -547,6 +547,96 @@ static void one_byte_at_a_time(struct rig *g, struct rig_fake *f, struct rig_nod
 	assert_int_equal(a->gaps, 0);
 }
 
+/* Between a channel's name and its payload the table is used for other names. */
+static void in_two_halves(struct rig *g, struct rig_fake *f, struct rig_node *a)
+{
+	struct rig_fake_conn *c = rig_fake_subscriber(f);
+	struct redis_sub *one, *two, *three;
+
+	one = rig_subscribe(a, "c:2");
+	RIG_WAIT(g, a->subscribed == 2, LONG_MS);
+	rig_fake_says(c, "*3\r\n$7\r\nmessage\r\n$3\r\nc:2\r\n$4\r\nha");
+	ev_io_stop(g->loop, &c->io); /* no answer may cut into the message */
+	rig_run(g, 10);
+	two = rig_subscribe(a, "c:3");
+	rig_run(g, 10);
+	rig_fake_says(c, "lf\r\n");
+	ev_io_start(g->loop, &c->io);
+	RIG_WAIT(g, a->n_got == 1, LONG_MS);
+	assert_ptr_equal(a->got[0].sub, one);
+	assert_string_equal(a->got[0].head, "half");
+	RIG_WAIT(g, a->subscribed == 3, LONG_MS);
+	rig_fake_says(c, "*3\r\n$7\r\nmessage\r\n$3\r\nc:3\r\n$4\r\nha");
+	ev_io_stop(g->loop, &c->io);
+	rig_run(g, 10);
+	redis_unsubscribe(a->r, two);
+	rig_run(g, 10);
+	rig_fake_says(c, "lf\r\n");
+	ev_io_start(g->loop, &c->io);
+	rig_run(g, 10);
+	three = rig_subscribe(a, "c:4");
+	RIG_WAIT(g, a->subscribed == 4, LONG_MS);
+	assert_true(redis_sub_confirmed(three));
+	assert_int_equal(a->n_got, 1);
+	assert_int_equal(a->gaps, 0);
+}
+
+static void a_payload_belongs_to_its_own_channel(void **state)
+{
+	(void)state;
+	with_fake(in_two_halves);
+}
+
+static struct redis_sub *sub_to_drop;
+
+static void drop_it(struct rig_node *n)
+{
+	if (sub_to_drop != NULL)
+		redis_unsubscribe(n->r, sub_to_drop);
+	sub_to_drop = NULL;
+	assert_int_equal(rig_say(n, "x", NULL, "from within", 0), n->up ? REDIS_SENT : REDIS_LOCAL);
+	n->on_message = NULL;
+}
+
+/* The sequencer unsubscribes from inside on_publication(), and publishes: by the link, by the local pass, and
+ * when the ring refuses the message. */
+static void a_channel_may_go_from_within(void **state)
+{
+	struct rig g;
+	struct rig_node a;
+
+	(void)state;
+	rig_open(&g);
+	rig_node_init(&a, &g, 11);
+	rig_node_open(&a);
+	rig_run(&g, 20);
+	sub_to_drop = rig_subscribe(&a, "c:1");
+	a.on_message = drop_it;
+	assert_int_equal(rig_say(&a, "c:1", sub_to_drop, "m0", 1), REDIS_LOCAL);
+	RIG_WAIT(&g, a.n_got == 2, LONG_MS);
+	assert_string_equal(a.got[1].head, "from within");
+	rig_redis_start(&g, NULL);
+	sub_to_drop = rig_subscribe(&a, "c:1");
+	RIG_WAIT(&g, a.up && a.subscribed == 1 && rig_stats_of(&a).pending_messages == 0, LONG_MS);
+	a.on_message = drop_it;
+	rig_publish(&g, "c:1", "x", 1);
+	RIG_WAIT(&g, a.n_got == 3 && rig_stats_of(&a).channels == 0, LONG_MS);
+	sub_to_drop = rig_subscribe(&a, "c:1");
+	RIG_WAIT(&g, a.subscribed == 2, LONG_MS);
+	a.room = 0;
+	a.on_refused = drop_it;
+	rig_publish(&g, "c:1", "y", 1);
+	RIG_WAIT(&g, a.refused == 1 && rig_stats_of(&a).channels == 0, LONG_MS);
+	a.on_refused = NULL;
+	rig_run(&g, 20);
+	a.room = -1;
+	redis_resume(a.r);
+	rig_run(&g, 20);
+	assert_int_equal(a.n_got, 3);
+	rig_node_close(&a);
+	rig_close(&g);
+}
+
 static void replies_may_come_in_pieces(void **state)
 {
 	(void)state;
@@ -729,6 +819,8 @@ int main(void)
 		cmocka_unit_test(a_full_list_and_a_full_ring),
 		cmocka_unit_test(nonsense_costs_the_link_alone),
 		cmocka_unit_test(replies_may_come_in_pieces),
+		cmocka_unit_test(a_payload_belongs_to_its_own_channel),
+		cmocka_unit_test(a_channel_may_go_from_within),
 		cmocka_unit_test(a_trickling_payload_is_life),
 		cmocka_unit_test(errors_at_the_door_are_retried),
 		cmocka_unit_test(losing_service_is_losing_the_link),
