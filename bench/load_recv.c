@@ -317,6 +317,7 @@ static void loop(struct receiver *r)
 int load_receiver(const struct load_opts *o, struct load_shared *sh, uint32_t proc)
 {
 	struct receiver r = {.o = o, .sh = sh, .res = &sh->res[proc], .proc = proc, .epfd = -1};
+	int rc = 1;
 
 	r.now_ns = r.started_ns = clock_mono_ns();
 	r.random = r.started_ns ^ proc;
