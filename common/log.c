@@ -68,6 +68,11 @@ int log_reopen(void)
 	return 0;
 }
 
+int log_descriptor(void)
+{
+	return log_fd;
+}
+
 void log_set_level(enum log_level level)
 {
 	log_level = level;

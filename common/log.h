@@ -20,6 +20,9 @@ int log_open(const char *path) MUST_CHECK;
  * Returns 0, or -1 with errno and the old descriptor kept. */
 int log_reopen(void) MUST_CHECK;
 
+/* The descriptor that lines go to: a forked child that closes all others keeps it. */
+int log_descriptor(void);
+
 void log_set_level(enum log_level level);
 enum log_level log_get_level(void);
 
