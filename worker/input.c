@@ -276,13 +276,10 @@ static void answer_close(struct worker *w, struct conn *c)
 		output_peer_closed(w, c);
 		return;
 	}
-	if (c->in_flight == 0) {
-		conn_close(w, c, c->close_code, NULL);
-		return;
-	}
 	c->flags |= CONN_CLOSE_WAIT;
 	wheel_set(&w->wheel, c->index, w->now_ms + CLOSE_WAIT_MS);
 	conn_arm(w, c);
+	input_close_if_done(w, c);
 }
 
 /* Keep what could not be looked at because a message is held. */
@@ -422,6 +419,12 @@ void input_own_seen(struct worker *w, struct conn *c)
 {
 	if (c->in_flight > 0)
 		c->in_flight--;
-	if (c->in_flight == 0 && (c->flags & CONN_CLOSE_WAIT) != 0)
+	input_close_if_done(w, c);
+}
+
+void input_close_if_done(struct worker *w, struct conn *c)
+{
+	/* BEHIND: they are back in the ring, but not yet all with the client. */
+	if (c->in_flight == 0 && (c->flags & (CONN_CLOSE_WAIT | CONN_BEHIND)) == CONN_CLOSE_WAIT)
 		conn_close(w, c, c->close_code, NULL);
 }

@@ -16,6 +16,9 @@ bool input_resume(struct worker *w, struct conn *c);
 /* One of the connection's own publications came back through the ring. */
 void input_own_seen(struct worker *w, struct conn *c);
 
+/* A Close of the peer's that waited (CONN_CLOSE_WAIT): answer it if everything before it has come back and gone out. */
+void input_close_if_done(struct worker *w, struct conn *c);
+
 /* Refuse a handshake: write the answer, count, drop. */
 void input_refuse(struct worker *w, struct conn *c, int status, const char *reason);
 

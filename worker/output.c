@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "common/wsframe.h"
+#include "worker/input.h"
 #include "worker/worker.h"
 
 #define OUT_MAX 65536u /* bytes of control frames and replies that may wait */
@@ -186,4 +187,6 @@ void output_ready(struct worker *w, struct conn *c)
 	conn_arm(w, c);
 	conn_ext_trim(c);
 	shut_if_done(w, c);
+	if (c->gen == gen)
+		input_close_if_done(w, c);
 }
