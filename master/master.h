@@ -154,6 +154,7 @@ struct master {
 	struct cfg_redis redis_cfg; /* what it borrows: the first configuration's, copied */
 	struct interest_entry *family[CFG_MAX_NAMESPACES]; /* subscriptions of family channels */
 	bool was_subscribed[CFG_MAX_NAMESPACES];           /* confirmed at least once */
+	bool was_synced; /* the subscriber link has been up */
 	bool is_redis_full;     /* the pending list is full: no data is drained */
 	uint64_t redis_down_ms; /* since when the subscriber link is down; 0 = up */
 	struct subscribe_queue waits, lingers;

@@ -643,6 +643,8 @@ void relay_rebind(struct master *m)
 
 static bool is_subscribed(const struct master *m)
 {
+	if (m->redis != NULL && !m->was_synced)
+		return false;
 	for (unsigned i = 0; i < CFG_MAX_NAMESPACES; i++) {
 		if (m->family[i] != NULL && !m->was_subscribed[i])
 			return false;
@@ -656,6 +658,7 @@ void relay_tick(struct master *m, uint64_t now_ms)
 
 	if (m->redis != NULL) {
 		redis_get_stats(m->redis, &s);
+		m->was_synced = m->was_synced || s.sub_up;
 		if (s.sub_up)
 			m->redis_down_ms = 0;
 		else if (m->redis_down_ms == 0)
