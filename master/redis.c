@@ -20,9 +20,9 @@ bool redis_offer(struct redis *r, const struct redis_publication *pub)
 
 	/* The sequencer may look after its interest first, and unsubscribe the very channel. */
 	r->offering = true;
-	r->subs.pinned = pub->sub;
+	redis_subs_pin(pub->sub);
 	taken = r->ev.on_publication(r->ev.arg, pub);
-	redis_subs_unpin(&r->subs);
+	redis_subs_unpin(&r->subs, pub->sub);
 	r->offering = false;
 	if (likely(taken))
 		return true;
@@ -78,24 +78,22 @@ static bool offer_message(struct redis *r, struct redis_sub *sub, bool is_own_fo
 }
 
 /* The reader's memory is its own: the one message that the ring did not take is copied. */
-static bool park(struct redis *r, struct redis_sub *sub, bool is_own_form, struct slice bytes,
+static void park(struct redis *r, struct redis_sub *sub, bool is_own_form, struct slice bytes,
 		 uint64_t time_ns)
 {
-	char *copy = malloc(bytes.len == 0 ? 1 : bytes.len);
+	char *copy;
 
 	assert(r->parked.p == NULL);
-	if (!sub->wanted) { /* it was given up from within the offer */
-		free(copy);
-		return true;
-	}
+	if (!sub->wanted)
+		return; /* it was given up from within the offer */
+	copy = malloc(bytes.len == 0 ? 1 : bytes.len);
 	if (copy == NULL) {
 		redis_link_drop(r->sub, "memory");
-		return true;
+		return;
 	}
 	if (bytes.len > 0)
 		memcpy(copy, bytes.p, bytes.len);
 	r->parked = (struct redis_parked){copy, bytes.len, sub, time_ns, is_own_form};
-	return true;
 }
 
 static void unpark(struct redis *r)
@@ -104,18 +102,43 @@ static void unpark(struct redis *r)
 	r->parked = (struct redis_parked){0};
 }
 
+/* false = still blocked. While it is offered it is nobody's: its channel may go from within. */
+static bool offer_parked(struct redis *r)
+{
+	struct redis_parked p = r->parked;
+	bool taken;
+
+	if (p.p == NULL)
+		return true;
+	r->parked = (struct redis_parked){0};
+	redis_subs_pin(p.sub);
+	taken = offer_message(r, p.sub, p.is_own_form, (struct slice){p.p, p.len}, p.time_ns);
+	if (taken || !p.sub->wanted)
+		free(p.p);
+	else
+		r->parked = p;
+	redis_subs_unpin(&r->subs, p.sub);
+	return taken;
+}
+
 static bool take_payload(struct redis *r, struct slice bytes)
 {
+#ifdef FUZZ_PLANT_BUG
+	struct redis_sub *sub = r->subs.last; /* was a bug once: the table may have been used since */
+#else
 	struct redis_sub *sub = r->subs.reading;
+#endif
 	uint64_t now = redis_link_read_ns(r->sub);
 
 	if (sub == NULL || !sub->wanted)
 		return true; /* a channel on its way out */
 	r->messages_in++;
 	r->bytes_in += bytes.len;
-	if (likely(offer_message(r, sub, r->push_own_form, bytes, now)))
-		return true;
-	return park(r, sub, r->push_own_form, bytes, now);
+	redis_subs_pin(sub);
+	if (unlikely(!offer_message(r, sub, r->push_own_form, bytes, now)))
+		park(r, sub, r->push_own_form, bytes, now);
+	redis_subs_unpin(&r->subs, sub);
+	return true;
 }
 
 /* ---- what the subscriber link says ---- */
@@ -374,18 +397,6 @@ void redis_unsubscribe(struct redis *r, struct redis_sub *sub)
 bool redis_sub_confirmed(const struct redis_sub *sub)
 {
 	return sub->confirmed;
-}
-
-/* false = still blocked. */
-static bool offer_parked(struct redis *r)
-{
-	struct redis_parked *p = &r->parked;
-
-	if (p->p != NULL &&
-	    !offer_message(r, p->sub, p->is_own_form, (struct slice){p->p, p->len}, p->time_ns))
-		return false;
-	unpark(r);
-	return true;
 }
 
 void redis_resume(struct redis *r)

@@ -279,6 +279,8 @@ bool redis_own_echo(struct redis *r, struct redis_sub *sub, const struct redis_f
 	} else {
 		if (missed != NULL && !deliver_missed(r, form->id - 1))
 			return false;
+		if (!sub->wanted) /* given up meanwhile, by those before it */
+			return true;
 		if (!offer_echo(r, sub, form, time_ns, e))
 			return false;
 		r->last_local = form->id;

@@ -169,7 +169,7 @@ static void unconfirm(struct redis_subs *s, struct redis_sub *sub)
 /* Nothing is under way for `sub`: it may have become what is wished. */
 static void settle(struct redis_subs *s, struct redis_sub *sub)
 {
-	if (sub->owed > 0 || sub->queued || sub == s->pinned)
+	if (sub->owed > 0 || sub->queued || sub->pins > 0)
 		return;
 	if (!sub->wanted && !sub->on_wire) {
 		discard(s, sub);
@@ -219,12 +219,9 @@ int redis_subs_unwant(struct redis_subs *s, struct redis_sub *sub)
 	return 0;
 }
 
-void redis_subs_unpin(struct redis_subs *s)
+void redis_subs_unpin(struct redis_subs *s, struct redis_sub *sub)
 {
-	struct redis_sub *sub = s->pinned;
-
-	s->pinned = NULL;
-	if (sub != NULL && !sub->wanted)
+	if (sub != NULL && --sub->pins == 0 && !sub->wanted)
 		settle(s, sub);
 }
 

@@ -34,6 +34,7 @@ struct redis_sub {
 	bool confirmed : 1;
 	bool queued : 1;  /* stands in redis_subs.queue: not to be freed */
 	bool syncing : 1; /* was wanted when the link opened, not confirmed since */
+	uint8_t pins : 3; /* callers that hold on to the entry */
 	char name[];      /* NUL-terminated bare channel */
 };
 
@@ -46,8 +47,7 @@ struct redis_subs {
 	struct redis_sub *last;    /* found last; messages come in runs of one channel */
 	struct redis_sub
 		*reading; /* the caller's: channel of the message under way; NULL when the entry is freed */
-	struct redis_sub *pinned; /* the caller's: not to be freed now (redis_subs_unpin) */
-	struct buf out;           /* scratch of redis_subs_write() */
+	struct buf out;   /* scratch of redis_subs_write() */
 	bool linked;
 	void (*on_confirmed)(void *arg, struct redis_sub *sub);
 	void *arg;
@@ -66,8 +66,15 @@ int redis_subs_unwant(struct redis_subs *s, struct redis_sub *sub) MUST_CHECK;
 /* NULL if there is none. */
 struct redis_sub *redis_subs_find(struct redis_subs *s, const char *name, size_t len);
 
-/* s->pinned may go if nobody wants it any more. */
-void redis_subs_unpin(struct redis_subs *s);
+/* Hold on to an entry across a callback that may unsubscribe it. NULL is fine. Pins nest (up to 7 deep). */
+static inline void redis_subs_pin(struct redis_sub *sub)
+{
+	if (sub != NULL)
+		sub->pins++;
+}
+
+/* Let go: it is freed if nobody wanted it any more. */
+void redis_subs_unpin(struct redis_subs *s, struct redis_sub *sub);
 
 /* The link opened: all that is wanted is to be sent. Returns -1 with ENOMEM: the link must go. */
 int redis_subs_open(struct redis_subs *s) MUST_CHECK;
