@@ -114,6 +114,24 @@ static int tcp_port(int fd, uint16_t *port)
 	return 0;
 }
 
+/* Let the kernel choose a port, then bind that one by its number: a socket bound to port 0 loses its port when a worker
+ * takes it out of the group by shutdown(), and listen() would then choose another. */
+static int tcp_bound_any(union address *a, socklen_t len, bool is_shared)
+{
+	int first = tcp_bound(a, len, true), fd = -1;
+	uint16_t port;
+
+	if (first == -1)
+		return -1;
+	if (tcp_port(first, &port) == 0) {
+		*(a->sa.sa_family == AF_INET6 ? &a->in6.sin6_port : &a->in.sin_port) = htons(port);
+		if (is_shared)
+			fd = tcp_bound(a, len, true);
+	}
+	close_keep_errno(first);
+	return is_shared ? fd : tcp_bound(a, len, false);
+}
+
 /* port: of the sockets for the same address that exist already; 0 = this is the first. */
 static int tcp_open(struct listen_socket *s, const struct cfg_listener *l, uint16_t port, unsigned retry_ms)
 {
@@ -128,7 +146,8 @@ static int tcp_open(struct listen_socket *s, const struct cfg_listener *l, uint1
 	}
 	if (port == 0 && wanted != 0 && tcp_probe(&a, len, retry_ms) == -1)
 		return -1;
-	s->fd = tcp_bound(&a, len, s->kind == LISTEN_CLIENT);
+	s->fd = wanted == 0 ? tcp_bound_any(&a, len, s->kind == LISTEN_CLIENT) :
+			      tcp_bound(&a, len, s->kind == LISTEN_CLIENT);
 	if (s->fd == -1)
 		return -1;
 	/* Behind an error of this one nobody stands: it only saves a wake-up. */
@@ -301,6 +320,15 @@ static int open_one(struct listen_set *set, enum listen_kind kind, const struct 
 	return 0;
 }
 
+/* What a reload may have changed about a socket that stays. Client TCP sockets get their backlog from their workers: listen()
+ * here would put one back that has left the group. */
+static int adjust(const struct listen_socket *s, const struct cfg_listener *l)
+{
+	if (s->is_unix && chmod(s->path, l->mode) == -1)
+		return -1;
+	return s->is_unix || s->kind == LISTEN_ADMIN ? listen(s->fd, l->backlog) : 0;
+}
+
 static int open_kind(struct listen_set *set, const struct config *c, enum listen_kind kind, unsigned retry_ms,
 		     struct buf *error)
 {
@@ -311,9 +339,9 @@ static int open_kind(struct listen_set *set, const struct config *c, enum listen
 		unsigned positions = kind == LISTEN_CLIENT && !l[i].is_unix ? c->workers : 1;
 
 		for (unsigned p = 0; p < positions; p++) {
-			if (find(set, kind, l, i, p) != NULL)
-				continue;
-			if (open_one(set, kind, l, i, p, retry_ms) == -1)
+			const struct listen_socket *s = find(set, kind, l, i, p);
+
+			if ((s != NULL ? adjust(s, &l[i]) : open_one(set, kind, l, i, p, retry_ms)) == -1)
 				return fail(error, l[i].addr,
 					    errno == ENOTSOCK ? "the file exists and is no socket" : strerror(errno));
 		}
