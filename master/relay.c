@@ -424,8 +424,8 @@ static bool on_publication(void *arg, const struct redis_publication *pub)
 	struct seq_outcome out;
 	enum seq_result r;
 
-	if (ns == NULL)
-		return true;
+	if (ns == NULL || (pub->origin == 0 && (ns->publish & CFG_SRC_REDIS) == 0))
+		return true; /* whoever may PUBLISH to Redis may not speak for a namespace that does not say so */
 	drain_control(m); /* why: sequencer.h */
 	s.room = room_of(pub);
 	/* An own message was checked when it came up; another host's may be one of a client there. */

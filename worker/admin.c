@@ -17,6 +17,8 @@
 #define IDLE_TIMEOUT_S   60.0  /* a kept connection without a request, or a request that does not come to its end */
 #define ANSWER_TIMEOUT_S 5.0   /* a publication that is not acknowledged; Redis is declared dead well before */
 #define BODY_OVERHEAD    65536 /* JSON around the payload */
+#define LINGER_S         2.0   /* after the last answer: for the peer's end, what it still sends is thrown away */
+#define QUIET_MS         250   /* a worker that leaves waits until its admin connections have been idle so long */
 
 static void drop(struct admin_conn *a)
 {
@@ -47,7 +49,7 @@ static void watch(struct admin_conn *a)
 
 	if (a->out.len > a->out_off)
 		events |= EV_WRITE;
-	if (a->request == 0 && !a->is_closing && !a->is_eof)
+	if (a->is_lingering || (a->request == 0 && !a->is_closing && !a->is_eof))
 		events |= EV_READ;
 	if (a->io.events == events && ev_is_active(&a->io))
 		return;
@@ -59,7 +61,7 @@ static void watch(struct admin_conn *a)
 
 void admin_reply(struct admin_conn *a, int status, const char *type, const char *extra_headers, struct slice body)
 {
-	bool keep = !a->is_closing && a->has_head && http_keep_alive(&a->http, a->in.p);
+	bool keep = !a->is_closing && !a->worker->is_draining && a->has_head && http_keep_alive(&a->http, a->in.p);
 
 	if (buf_printf(&a->out,
 		       "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n"
@@ -294,6 +296,32 @@ static enum step step(struct admin_conn *a)
 	return a->is_closing ? STEP_STOP : STEP_AGAIN;
 }
 
+/* The last answer is out: end our side, and read on until the peer ends too. Input left unread (the body of a refused
+ * request) would make close() send a RST that overtakes the answer. False: the connection is gone. */
+static bool linger(struct admin_conn *a)
+{
+	if (a->is_lingering)
+		return true;
+	if (shutdown(a->fd, SHUT_WR) == -1) {
+		drop(a);
+		return false;
+	}
+	a->is_lingering = true;
+	a->deadline.repeat = LINGER_S;
+	ev_timer_again(a->worker->loop, &a->deadline);
+	buf_free(&a->in);
+	return true;
+}
+
+static void read_and_forget(struct admin_conn *a)
+{
+	static char discard[READ_BYTES];
+	ssize_t n = recv(a->fd, discard, sizeof(discard), MSG_DONTWAIT);
+
+	if (n == 0 || (n == -1 && errno != EAGAIN && errno != EINTR))
+		drop(a);
+}
+
 /* Send what is queued. False: the connection is gone. */
 static bool flush(struct admin_conn *a)
 {
@@ -310,6 +338,8 @@ static bool flush(struct admin_conn *a)
 	}
 	a->out_off = 0;
 	buf_free(&a->out);
+	if (a->is_closing && !a->is_eof)
+		return linger(a);
 	if (a->is_closing || (a->is_eof && a->request == 0)) {
 		drop(a);
 		return false;
@@ -326,9 +356,11 @@ static void run(struct admin_conn *a)
 	}
 	if (!flush(a))
 		return;
+	watch(a);
+	if (a->is_lingering)
+		return;
 	a->deadline.repeat = a->request != 0 ? ANSWER_TIMEOUT_S : IDLE_TIMEOUT_S;
 	ev_timer_again(a->worker->loop, &a->deadline);
-	watch(a);
 }
 
 static void on_deadline(struct ev_loop *loop, ev_timer *t, int events)
@@ -356,6 +388,11 @@ static void on_event(struct ev_loop *loop, ev_io *io, int events)
 	ssize_t n;
 
 	(void)loop;
+	a->active_ms = a->worker->now_ms;
+	if (a->is_lingering) {
+		read_and_forget(a);
+		return;
+	}
 	if ((events & EV_READ) != 0) {
 		if (buf_reserve(&a->in, READ_BYTES) == -1) {
 			drop(a);
@@ -386,6 +423,7 @@ static void open_conn(struct worker *w, int fd, const struct cfg_listener *liste
 	a->worker = w;
 	a->listener = listener;
 	a->fd = fd;
+	a->active_ms = w->now_ms;
 	http_init(&a->http, &w->config->limits);
 	ev_io_init(&a->io, on_event, fd, EV_READ);
 	ev_timer_init(&a->deadline, on_deadline, 0., IDLE_TIMEOUT_S);
@@ -448,6 +486,21 @@ void admin_stop(struct worker *w)
 	free(w->admin->listeners);
 	free(w->admin);
 	w->admin = NULL;
+}
+
+void admin_leave(struct worker *w)
+{
+	for (size_t i = 0; i < w->admin->n_listeners; i++)
+		ev_io_stop(w->loop, &w->admin->listeners[i]);
+}
+
+bool admin_is_quiet(const struct worker *w)
+{
+	for (const struct admin_conn *a = w->admin->first; a != NULL; a = a->next) {
+		if (a->request != 0 || a->out.len > 0 || w->now_ms - a->active_ms < QUIET_MS)
+			return false;
+	}
+	return true;
 }
 
 void admin_answer(struct worker *w, uint32_t request, enum rec_answer answer, uint64_t seq, uint64_t epoch)

@@ -6,6 +6,7 @@
  *            head, body complete            answer known
  *   READING ---------------------> (api) WAITING ----------> READING, or closed after the answer
  *      |  idle_timeout                  | ANSWER_TIMEOUT_S: 503
+ *      +--> LINGERING after the last answer, until the peer ends too, at most LINGER_S
  */
 #ifndef RC_ADMIN_H
 #define RC_ADMIN_H
@@ -28,6 +29,8 @@ struct admin_conn {
 	bool has_head;
 	bool is_closing;     /* close when `out` is empty */
 	bool is_eof;         /* the peer has shut down its side: answer what is complete, then close */
+	bool is_lingering;   /* the last answer is out: what still comes is thrown away */
+	uint64_t active_ms;  /* of the last event */
 	uint32_t request;    /* WAITING: number of the publish request; 0 = none */
 	bool is_unsent;      /* WAITING: the uplink had no space yet */
 	struct api_publish publish;

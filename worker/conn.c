@@ -17,6 +17,7 @@
 
 #define POLL_EVENTS   256  /* taken from the clients' set at a time */
 #define TAG_GEN_BITS  11u
+#define REFUSED_LINGER_MS 1000 /* see conn_linger() */
 
 #define ARM_IN  1u
 #define ARM_OUT 2u
@@ -34,6 +35,13 @@ int conn_table_init(struct worker *w, uint32_t max)
 	wheel_init(&w->wheel, w->now_ms, timer_link, t);
 	t->epoll = epoll_create1(EPOLL_CLOEXEC);
 	return t->epoll == -1 ? -1 : 0;
+}
+
+void conn_table_free(struct conn_table *t)
+{
+	for (uint32_t i = 0; i < t->n_segments; i++)
+		free(t->segment[i]);
+	close(t->epoll);
 }
 
 static int add_segment(struct conn_table *t)
@@ -248,6 +256,14 @@ static void leave_service(struct worker *w, struct conn *c, uint16_t code, bool 
 	}
 }
 
+/* HANDSHAKE or JOINING is over. */
+static void leave_handshake(struct worker *w, struct conn *c)
+{
+	channel_leave(w, c);
+	w->conns.n_handshaking--;
+	count_set(&w->count->handshaking, w->conns.n_handshaking);
+}
+
 void conn_drop(struct worker *w, struct conn *c, bool rst, uint16_t code)
 {
 	struct conn_table *t = &w->conns;
@@ -258,9 +274,7 @@ void conn_drop(struct worker *w, struct conn *c, bool rst, uint16_t code)
 	if (c->state == CONN_OPEN) {
 		leave_service(w, c, code, false);
 	} else if (c->state == CONN_HANDSHAKE || c->state == CONN_JOINING) {
-		channel_leave(w, c);
-		t->n_handshaking--;
-		count_set(&w->count->handshaking, t->n_handshaking);
+		leave_handshake(w, c);
 	}
 	free_ext(w, c);
 	wheel_clear(&w->wheel, index);
@@ -278,6 +292,16 @@ void conn_drop(struct worker *w, struct conn *c, bool rst, uint16_t code)
 	t->free = index;
 	t->n--;
 	accept_update(w);
+}
+
+void conn_linger(struct worker *w, struct conn *c)
+{
+	leave_handshake(w, c);
+	free_ext(w, c);
+	c->state = CONN_CLOSING;
+	c->flags = CONN_CLOSE_SENT | CONN_CLOSE_SEEN | CONN_SHUT;
+	set_timer(w, c, REFUSED_LINGER_MS);
+	conn_arm(w, c);
 }
 
 void conn_close(struct worker *w, struct conn *c, uint16_t code, const char *reason)

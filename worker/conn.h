@@ -112,6 +112,9 @@ void conn_id(const struct worker *w, const struct conn *c, char dst[CONN_ID_SIZE
 /* Make w->conns and w->wheel; opens the epoll set. 0, or -1 with errno. */
 int conn_table_init(struct worker *w, uint32_t max) MUST_CHECK;
 
+/* After the last connection has gone. */
+void conn_table_free(struct conn_table *t);
+
 /* Take over an accepted descriptor. Its handshake deadline starts. On failure the descriptor is closed. */
 struct conn *conn_open(struct worker *w, int fd);
 
@@ -133,6 +136,10 @@ void conn_close(struct worker *w, struct conn *c, uint16_t code, const char *rea
 /* Gone at once: leave everything, close the descriptor (rst: with RST), free the index. `code` is counted if the
  * connection was open and no Close of ours had been decided before (1006 = the peer vanished). */
 void conn_drop(struct worker *w, struct conn *c, bool rst, uint16_t code);
+
+/* A refused handshake: the answer is sent and our side shut down. What still comes is thrown away until the peer ends
+ * too, for a second at most: input left unread would make close() send a RST that overtakes the answer. */
+void conn_linger(struct worker *w, struct conn *c);
 
 /* Its timer fired. */
 void conn_expired(struct worker *w, struct conn *c);

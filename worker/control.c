@@ -28,10 +28,12 @@ static void drain(struct worker *w, uint16_t code, uint64_t spread_ms)
 	w->drain_total = w->conns.n_open;
 	w->drain_cursor = 0;
 	log_event(LOG_INFO, "drain", "code=%u total=%u", code, w->drain_total);
-	if (code == 1012)
+	if (code == 1012) {
 		accept_abandon(w); /* a successor serves the same listeners: leave them in the group */
-	else
+		admin_leave(w);
+	} else {
 		w->accept_paused = true;
+	}
 	accept_update(w);
 	control_drain_step(w);
 }
@@ -59,14 +61,16 @@ void control_drain_step(struct worker *w)
 
 		/* Half-done handshakes: at a stop they are refused; a replaced worker finishes them, so that nobody
 		 * is refused while the port is open, and closes them after. */
-		if (c->state == CONN_OPEN || (w->drain_code != 1012 && c->state != CONN_FREE)) {
+		bool is_half_done = c->state == CONN_HANDSHAKE || c->state == CONN_JOINING;
+
+		if (c->state == CONN_OPEN || (is_half_done && w->drain_code != 1012)) {
 			conn_close(w, c, w->drain_code, NULL);
 			w->drain_closed++;
 		}
 	}
 	if (w->drain_cursor >= slots && w->drain_code != 0)
 		w->drain_cursor = 0;
-	if (w->conns.n == 0) {
+	if (w->conns.n == 0 && admin_is_quiet(w)) {
 		publish_control(w, UP_DRAINED, 0, (struct slice){0});
 		worker_stop(w, 0);
 	}

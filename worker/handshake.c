@@ -255,9 +255,9 @@ size_t handshake_refusal(char *dst, size_t size, int status)
 		if (answers[i].status == status)
 			headers = answers[i].headers;
 	}
-	/* With 426 the connection is closed as well: RFC 9110 wants the option "upgrade" next to an Upgrade
-	 * header. */
-	n = snprintf(dst, size, "HTTP/1.1 %d %s\r\n%sContent-Length: 0\r\nConnection: %sclose\r\n\r\n",
-		     status, handshake_phrase(status), headers, status == 426 ? "Upgrade, " : "");
+	/* Every refusal says "close" and nothing else, 426 too: the connection ends, so there is no hop to protect by
+	 * naming Upgrade in Connection as well. */
+	n = snprintf(dst, size, "HTTP/1.1 %d %s\r\n%sContent-Length: 0\r\nConnection: close\r\n\r\n", status,
+		     handshake_phrase(status), headers);
 	return n > 0 && (size_t)n < size ? (size_t)n : 0;
 }

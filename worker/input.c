@@ -49,19 +49,14 @@ void input_refuse(struct worker *w, struct conn *c, int status, const char *reas
 {
 	char answer[HANDSHAKE_REFUSAL_SIZE];
 	size_t len = handshake_refusal(answer, sizeof(answer), status);
-	char discard[READ_BYTES];
 
 	count_add(&w->count->refused[refused_index(reason)], 1);
 	log_event(LOG_INFO, "refused", "code=%d reason=%s", status, reason);
 	/* One try: a socket that does not take 200 bytes at its very start has nobody reading. */
-	if (send(c->fd, answer, len, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)len)
-		(void)shutdown(c->fd, SHUT_WR);
-	/* Input left unread would make close() send a RST that can overtake the answer. */
-	for (int i = 0; i < READS_A_TURN; i++) {
-		if (recv(c->fd, discard, sizeof(discard), MSG_DONTWAIT) <= 0)
-			break;
-	}
-	conn_drop(w, c, false, 1006);
+	if (send(c->fd, answer, len, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)len && shutdown(c->fd, SHUT_WR) == 0)
+		conn_linger(w, c);
+	else
+		conn_drop(w, c, false, 1006);
 }
 
 /* The head is complete and good: find the channel. `rest` is what came behind the head. */

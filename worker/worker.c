@@ -70,29 +70,33 @@ static void on_idle(struct ev_loop *loop, ev_idle *idle, int events)
 	(void)events; /* its being active keeps the loop from blocking; the work is in on_prepare */
 }
 
-/* Before the loop blocks: handle a batch; with nothing left, say so to the master and look once more. */
-static void on_prepare(struct ev_loop *loop, ev_prepare *prepare, int events)
+bool worker_records(struct worker *w)
 {
-	struct worker *w = prepare->data;
 	bool has_more = false;
 
-	(void)events;
 	slot_awake(&w->slot);
-	turn_begin(w);
 	if (!fanout_is_idle(w))
 		has_more = fanout_turn(w);
 	publish_flush(w);
-	if (!has_more) {
-		slot_sleep(&w->slot); /* S1, pairs with S2 */
-		if (!fanout_is_idle(w)) {
-			slot_awake(&w->slot);
-			has_more = true;
-		} else {
-			/* skip_to may have moved past what uninteresting records left between. */
-			fanout_skip(w);
-		}
-	}
 	if (has_more)
+		return true;
+	slot_sleep(&w->slot); /* S1, pairs with S2 */
+	if (!fanout_is_idle(w)) {
+		slot_awake(&w->slot);
+		return true;
+	}
+	/* skip_to may have moved past what uninteresting records left between. */
+	fanout_skip(w);
+	return false;
+}
+
+static void on_prepare(struct ev_loop *loop, ev_prepare *prepare, int events)
+{
+	struct worker *w = prepare->data;
+
+	(void)events;
+	turn_begin(w);
+	if (worker_records(w))
 		ev_idle_start(loop, &w->idle);
 	else
 		ev_idle_stop(loop, &w->idle);
@@ -112,12 +116,10 @@ static void count_memory(struct worker *w)
 #endif
 }
 
-static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
+void worker_tick(struct worker *w)
 {
-	struct worker *w = timer->data;
 	uint32_t index;
 
-	(void)events;
 	slot_beat(&w->slot);
 	while ((index = wheel_expire(&w->wheel, w->now_ms)) != WHEEL_NONE)
 		conn_expired(w, conn_at(&w->conns, index));
@@ -127,6 +129,14 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
 		publish_resume(w);
 	control_drain_step(w);
 	count_memory(w);
+}
+
+static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
+{
+	struct worker *w = timer->data;
+
+	(void)events;
+	worker_tick(w);
 	timer->repeat = w->wheel.n > 0 || w->behind.n > 0 || w->is_draining ? TICK_BUSY_S : TICK_IDLE_S;
 	ev_timer_again(loop, timer);
 }
@@ -212,39 +222,70 @@ static void start_watchers(struct worker *w)
 	ev_timer_start(w->loop, &w->tick);
 }
 
-/* The master signals workers through the ring; what reaches the whole process group (a terminal's ^C) is its affair. */
+/* The master tells workers through the ring when to leave, so that clients get their Close. A signal that reaches all
+ * processes at once (a terminal's ^C, a service manager's TERM to the whole group) is the master's affair. */
 static void set_signals(void)
 {
-	const int ignored[] = {SIGPIPE, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH};
+	const int ignored[] = {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH};
 	sigset_t none;
 
 	for (size_t i = 0; i < ARRAY_LEN(ignored); i++)
 		(void)signal(ignored[i], SIG_IGN);
-	(void)signal(SIGTERM, SIG_DFL);
 	(void)signal(SIGCHLD, SIG_DFL);
 	sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-int worker_main(const struct worker_boot *boot)
+struct worker *worker_new(const struct worker_boot *boot)
 {
 	struct worker *w = calloc(1, sizeof(*w));
 
 	if (w == NULL)
-		return 1;
+		return NULL;
 	w->boot = boot;
 	w->config = boot->config;
-	set_signals();
 	turn_begin(w);
 	w->loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV);
-	if (w->loop == NULL || map_shared(w) == -1 || init_parts(w) == -1 || accept_start(w) == -1 || admin_start(w) == -1) {
-		log_event(LOG_ERROR, "start_failed", "errno=%d msg=\"worker cannot start: %s\"", errno, strerror(errno));
-		return 1;
-	}
+	if (w->loop == NULL || map_shared(w) == -1 || init_parts(w) == -1 || accept_start(w) == -1 || admin_start(w) == -1)
+		return NULL;
 	start_watchers(w);
 	publish_control(w, UP_HELLO, 0, (struct slice){0});
 	publish_flush(w);
+	return w;
+}
+
+void worker_free(struct worker *w)
+{
+	for (uint32_t i = 0; i < w->conns.n_segments * CONN_SEGMENT; i++)
+		conn_drop(w, conn_at(&w->conns, i), false, 1006);
+	admin_stop(w);
+	accept_stop(w);
+	conn_table_free(&w->conns);
+	channel_table_free(&w->channels);
+	fanout_free(&w->fanout);
+	behind_free(&w->behind);
+	ws_pool_free(w->ws_pool);
+	buf_free(&w->control_overflow);
+	slot_close(&w->slot);
+	seg_unmap_twice(w->ring.data, w->ring.size, SEG_PAGE);
+	seg_unmap(w->count, COUNTERS_BLOCK);
+	seg_unmap((void *)(uintptr_t)w->all_counters, COUNTERS_BYTES);
+	seg_unmap((void *)(uintptr_t)w->globals, GLOBALS_BYTES);
+	ev_loop_destroy(w->loop);
+	free(w);
+}
+
+int worker_main(const struct worker_boot *boot)
+{
+	struct worker *w;
+
+	set_signals();
+	w = worker_new(boot);
+	if (w == NULL) {
+		log_event(LOG_ERROR, "start_failed", "errno=%d msg=\"worker cannot start: %s\"", errno, strerror(errno));
+		return 1;
+	}
 	ev_run(w->loop, 0);
 	publish_flush(w);
-	return w->exit_status;
+	return w->exit_status; /* the kernel frees faster than worker_free() */
 }

@@ -104,8 +104,20 @@ void accept_update(struct worker *w);
 /* Watch no listener any more, but leave it in the group: a successor accepts from it. */
 void accept_abandon(struct worker *w);
 
+void accept_stop(struct worker *w);
+
 /* worker.c */
 void worker_stop(struct worker *w, int status);
+
+/* worker_main() in pieces, for the tests, which turn the loop by hand under a clock of their own (now_ms).
+ * NULL: errno says why; the process is to exit. */
+struct worker *worker_new(const struct worker_boot *boot) MUST_CHECK;
+/* Before the loop blocks: handle a batch; with nothing left, say so to the master and look once more. True: there is
+ * more, do not block. */
+bool worker_records(struct worker *w);
+/* Deadlines, slow clients, drain, heartbeat. */
+void worker_tick(struct worker *w);
+void worker_free(struct worker *w);
 
 /* control.c: one control record addressed to this worker (or to all). */
 void control_handle(struct worker *w, const struct rec *h, struct slice room);
@@ -137,6 +149,10 @@ void publish_forget(struct worker *w, struct conn *c);
 /* admin.c: the admin listener; NULL config of admins = nothing. */
 int admin_start(struct worker *w) MUST_CHECK;
 void admin_stop(struct worker *w);
+/* A successor serves the admin sockets from now on: accept no more. */
+void admin_leave(struct worker *w);
+/* Is nobody waiting for an answer, or about to ask? (before the worker exits) */
+bool admin_is_quiet(const struct worker *w);
 /* REC_ANSWER for `request` arrived. */
 void admin_answer(struct worker *w, uint32_t request, enum rec_answer answer, uint64_t seq, uint64_t epoch);
 /* The uplink has space again. */
