@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include <cmocka.h>
 
@@ -772,6 +773,53 @@ static void a_missing_echo_is_made_up_for(void **state)
 	rig_close(&g);
 }
 
+static bool count_publish(struct rig_fake_conn *c, size_t argc, redisReply **argv)
+{
+	(void)argc;
+	c->f->step += rig_is(argv[0], "PUBLISH");
+	return false;
+}
+
+static struct rig_fake_conn *fake_publisher(struct rig_fake *f)
+{
+	struct rig_fake_conn *c = f->conns;
+
+	while (c != NULL && c->subscriber)
+		c = c->next;
+	return c;
+}
+
+/* Redis acknowledged it and died before it told anybody: it is sent again, whichever link went first. */
+static void acknowledged_and_not_echoed_is_sent_again(void **state)
+{
+	struct rig g;
+	struct rig_fake f;
+	struct rig_node a;
+	struct redis_sub *sub;
+
+	(void)state;
+	rig_open(&g);
+	rig_fake_open(&f, &g);
+	f.script = count_publish;
+	fake_node(&a, &f, 11);
+	rig_node_open(&a);
+	sub = rig_subscribe(&a, "c:1");
+	RIG_WAIT(&g, a.up && a.subscribed == 1, LONG_MS);
+	for (unsigned round = 1; round <= 2; round++) {
+		assert_int_equal(rig_say(&a, "c:1", sub, "m", 1), REDIS_SENT);
+		RIG_WAIT(&g, f.step == 2 * round - 1, LONG_MS);
+		rig_run(&g, 50); /* the answer arrives */
+		assert_int_equal(a.n_got, round - 1);
+		shutdown((round == 1 ? fake_publisher(&f) : rig_fake_subscriber(&f))->fd, SHUT_RDWR);
+		RIG_WAIT(&g, a.n_got == round, LONG_MS);
+		RIG_WAIT(&g, a.up && f.step == 2 * round && rig_stats_of(&a).pending_messages == 0, LONG_MS);
+	}
+	assert_int_equal(a.n_got, 2);
+	rig_node_close(&a);
+	rig_fake_close(&f);
+	rig_close(&g);
+}
+
 /* ---- names ---- */
 
 static void names_are_resolved_and_bad_ones_retried(void **state)
@@ -825,6 +873,7 @@ int main(void)
 		cmocka_unit_test(errors_at_the_door_are_retried),
 		cmocka_unit_test(losing_service_is_losing_the_link),
 		cmocka_unit_test(a_missing_echo_is_made_up_for),
+		cmocka_unit_test(acknowledged_and_not_echoed_is_sent_again),
 		cmocka_unit_test(names_are_resolved_and_bad_ones_retried),
 	};
 
