@@ -153,6 +153,13 @@ static struct proc_use sample(struct parent *p, bool with_memory)
 	return u;
 }
 
+static uint64_t redis_cpu(const struct parent *p)
+{
+	struct proc_use u;
+
+	return p->o->redis_pid && proc_use((pid_t)p->o->redis_pid, false, &u) == 0 ? u.cpu_ns : 0;
+}
+
 static uint64_t since(uint64_t now, uint64_t before)
 {
 	return now > before ? now - before : 0; /* a process that ended takes its share along */
@@ -192,11 +199,12 @@ static void phase_publish(struct parent *p)
 {
 	const bool ours = p->o->source != SOURCE_NONE;
 	struct proc_use before, after;
-	uint64_t began;
+	uint64_t began, redis;
 
 	for (uint32_t i = 0; ours && i < p->o->publishers; i++)
 		fork_one(p, load_publisher, i);
 	p->m.timed_out |= ours && !wait_for(p, all_dialled, p->deadline_ns);
+	redis = redis_cpu(p);
 	before = sample(p, false);
 	began = clock_mono_ns() + 20000000;
 	atomic_store(&p->sh->start_ns, began);
@@ -209,6 +217,7 @@ static void phase_publish(struct parent *p)
 	p->m.timed_out |= !wait_for(p, all_drained, seconds(p->o->drain_s));
 	p->m.publish_s = (double)(clock_mono_ns() - began) * 1e-9;
 	after = sample(p, false);
+	p->m.redis_cpu_ns = since(redis_cpu(p), redis);
 	p->m.server_processes = after.processes;
 	p->m.cpu_ns = since(after.cpu_ns, before.cpu_ns);
 	p->m.user_ns = since(after.user_ns, before.user_ns);

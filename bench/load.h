@@ -43,7 +43,8 @@ struct load_opts {
 	uint32_t burst, inflight;
 	uint32_t messages; /* of one publisher; 0 = by duration */
 	double duration_s, idle_s, drain_s, max_s;
-	uint32_t pid; /* the server; 0 = not measured */
+	uint32_t pid;       /* the server; 0 = not measured */
+	uint32_t redis_pid; /* the Redis it is fed by; 0 = not measured */
 	bool may_close, reconnect, no_check, json;
 	uint32_t run; /* 16 bits */
 };
@@ -142,6 +143,7 @@ struct load_measured {
 	double connect_s, publish_s; /* wall time of the two phases, draining included */
 	uint64_t connect_cpu_ns, cpu_ns, user_ns, sys_ns, softirq_ns;
 	uint64_t pss_before, pss_after;
+	uint64_t redis_cpu_ns; /* while publishing */
 	uint32_t server_processes;
 	uint64_t published;
 };

@@ -51,6 +51,7 @@ static const char usage_text[] =
 	"  --run ID           1..65535, marks our messages (random); the publisher's with --publish none\n"
 	"measuring\n"
 	"  --pid PID          the server: CPU and memory of it and all its descendants\n"
+	"  --redis-pid PID    the Redis it is fed by: CPU while publishing\n"
 	"  --idle S           hold all connections still for S seconds before publishing, then read memory "
 	"(0)\n"
 	"  --drain S          how long the last messages may take (5)\n"
@@ -104,6 +105,7 @@ static const struct opt {
 	{"duration", OPT_NUMBER, AT(duration_s), 0, 0.001, 3600, 0},
 	{"run", OPT_WHOLE, AT(run), 0, 1, 65535, 0},
 	{"pid", OPT_WHOLE, AT(pid), 0, 1, 4194304, 0},
+	{"redis-pid", OPT_WHOLE, AT(redis_pid), 0, 1, 4194304, 0},
 	{"idle", OPT_NUMBER, AT(idle_s), 0, 0, 3600, 0},
 	{"drain", OPT_NUMBER, AT(drain_s), 0, 0, 3600, 0},
 	{"max-seconds", OPT_NUMBER, AT(max_s), 0, 0.1, 7200, 0},

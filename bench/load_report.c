@@ -156,6 +156,8 @@ static void report_json(const struct load_opts *o, const struct load_measured *m
 	printf("\"publish_errors\":%" PRIu64 ",\"retries\":%" PRIu64 ",\"nobody\":%" PRIu64
 	       ",\"throttled\":%" PRIu64 ",\"schedule_late_max_us\":%.1f,",
 	       t->pub_errors, t->retries, t->nobody, t->throttled, us(t->late_max_ns));
+	if (o->redis_pid)
+		printf("\"redis_us_per_message\":%.3f,", per(us(m->redis_cpu_ns), (double)m->published));
 	json_hist("handshake", &r->handshake);
 	json_hist("latency", &r->latency);
 	json_hist("last", &r->last);
