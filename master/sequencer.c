@@ -56,7 +56,6 @@ int seq_reader_add(struct sequencer *s, struct slot *slot, uint16_t index, uint3
 		.incarnation = incarnation,
 		.cursor = s->ring.head,
 		.skip_to = s->ring.head,
-		.concern_end = s->ring.head,
 		.control_pos = slot->control.head,
 	};
 	s->live[s->n_live++] = (uint8_t)id;

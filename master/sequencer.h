@@ -47,7 +47,7 @@ struct seq_reader {
 	uint32_t incarnation;
 	uint64_t cursor;      /* as last read */
 	uint64_t skip_to;     /* as last stored */
-	uint64_t concern_end, first;
+	uint64_t concern_end, first; /* concern_end 0: nothing ever did */
 	uint64_t control_pos; /* what the master has taken of the control uplink: drain.c keeps it true */
 	bool is_marked;       /* a record of this batch concerns it */
 	bool is_broken;       /* its cursor left [old cursor, head]: it must be replaced */
