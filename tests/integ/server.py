@@ -16,6 +16,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 BUILD = os.environ.get("RINGCAST_BUILD", os.path.join(TOP, "build"))
 BIN = os.environ.get("RINGCAST_BIN", os.path.join(BUILD, "ringcast"))
 DEADLINE = 20
+CALM = "redis { timeout = 15s }\n"
 
 FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S*)')
 ALARM = re.compile(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:|[Aa]ssertion .*failed|SUMMARY: \w+Sanitizer")
@@ -54,12 +55,15 @@ class UnixHTTPConnection(http.client.HTTPConnection):
 
 class Server:
     def __init__(self, directory, config_text=None, args=(), redis=None, workers=2, env=None, listen=True,
-                 expect_deaths=False):
-        """`redis`: a Redis of redisproc.py or a URL. `listen`: True for a free port each (by options, which win
+                 expect_deaths=False, calm=True):
+        """`redis`: a Redis of redisproc.py or a URL. `calm`: not to take a Redis that gets no CPU for a second for
+        dead; only tests of outages want that. `listen`: True for a free port each (by options, which win
         over the file), False when config_text or args say it. `expect_deaths`: workers may die in this test."""
         directory.mkdir()
         self.directory = directory
         self.config_path = None
+        if redis and calm and "redis {" not in (config_text or ""):
+            config_text = (config_text or "") + CALM
         if config_text is not None:
             self.config_path = str(directory / "ringcast.conf")
             self.write_config(config_text)

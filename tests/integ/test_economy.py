@@ -57,7 +57,7 @@ def test_a_worker_without_interest_does_not_hold_the_ring(ringcast):
 @pytest.mark.asan
 @pytest.mark.limit(90)
 def test_room_channels_are_subscribed_while_somebody_is_there(ringcast, redis_server, connect):
-    server = ringcast("redis { unsubscribe_delay = 1s }\n", redis=redis_server)
+    server = ringcast("redis { unsubscribe_delay = 1s  timeout = 15s }\n", redis=redis_server)
     server.wait_ready()
     for channel in ("demo:a", "ringcast:m:demo:a"):
         assert redis_server.subscribers(channel) == 0
@@ -76,7 +76,7 @@ def test_room_channels_are_subscribed_while_somebody_is_there(ringcast, redis_se
 
 
 def test_a_return_within_the_linger_keeps_the_subscription(ringcast, redis_server, connect):
-    server = ringcast("redis { unsubscribe_delay = 30s }\n", redis=redis_server)
+    server = ringcast("redis { unsubscribe_delay = 30s  timeout = 15s }\n", redis=redis_server)
     server.wait_ready()
     subscribed = int(redis_server.client().info("commandstats").get("cmdstat_subscribe", {}).get("calls", 0))
     connect(server.url("/ws/a")).close()

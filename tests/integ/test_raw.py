@@ -10,7 +10,7 @@ SIZES = [0, 1, 125, 126, 65535, 65536, 1 << 20, 16 << 20]
 LARGE = """
 limits { max_message = 16m  max_publication = 16m }
 ring { size = 64m }
-redis { pending_size = 64m }
+redis { pending_size = 64m  timeout = 15s }
 """
 
 
