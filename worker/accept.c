@@ -170,3 +170,12 @@ int accept_start(struct worker *w)
 	}
 	return 0;
 }
+
+void accept_stop(struct worker *w)
+{
+	for (size_t i = 0; i < w->n_acceptors; i++)
+		ev_io_stop(w->loop, &w->acceptors[i].io);
+	free(w->acceptors);
+	w->acceptors = NULL;
+	w->n_acceptors = 0;
+}

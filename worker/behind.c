@@ -19,6 +19,11 @@ int behind_init(struct worker *w)
 	return w->behind.scratch == NULL ? -1 : 0;
 }
 
+void behind_free(struct behind *b)
+{
+	free(b->scratch);
+}
+
 static const struct cfg_namespace *ns_of(const struct worker *w, const struct conn *c)
 {
 	return &w->config->namespaces[c->ns];

@@ -45,6 +45,8 @@ struct behind {
 };
 
 int behind_init(struct worker *w) MUST_CHECK;
+/* After the last connection has gone. */
+void behind_free(struct behind *b);
 
 /* A live member has got `off` bytes of the frame of record `pos` (0: none) and nothing after. Arms EPOLLOUT. */
 void behind_begin(struct worker *w, struct conn *c, uint64_t pos, uint64_t seq, uint32_t off);

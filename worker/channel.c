@@ -19,6 +19,14 @@ int channel_table_init(struct channel_table *t)
 	return 0;
 }
 
+void channel_table_free(struct channel_table *t)
+{
+	for (uint32_t i = 0; i < t->n_segments; i++)
+		free(t->segment[i]);
+	free(t->segment);
+	free(t->bucket);
+}
+
 static uint32_t *bucket_of(const struct channel_table *t, uint64_t hash)
 {
 	return &t->bucket[hash & (t->n_buckets - 1)];

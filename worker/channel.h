@@ -56,6 +56,8 @@ struct channel_table {
 };
 
 int channel_table_init(struct channel_table *t) MUST_CHECK;
+/* After the last connection has gone. */
+void channel_table_free(struct channel_table *t);
 
 static inline struct channel *channel_at(const struct channel_table *t, uint32_t index)
 {

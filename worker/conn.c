@@ -395,7 +395,7 @@ static void handle_event(struct worker *w, const struct epoll_event *ev)
 		conn_drop(w, c, false, 1006);
 }
 
-bool conn_poll(struct worker *w)
+int conn_poll(struct worker *w)
 {
 	struct epoll_event ev[POLL_EVENTS];
 	int n = epoll_wait(w->conns.epoll, ev, POLL_EVENTS, 0);
@@ -405,7 +405,7 @@ bool conn_poll(struct worker *w)
 		if (i % 64 == 63)
 			slot_beat(&w->slot);
 	}
-	return n == POLL_EVENTS;
+	return n;
 }
 
 uint32_t conn_tag(const struct conn *c)

@@ -144,8 +144,8 @@ void conn_linger(struct worker *w, struct conn *c);
 /* Its timer fired. */
 void conn_expired(struct worker *w, struct conn *c);
 
-/* Events of the clients' epoll set: bounded work. Returns true if there may be more. */
-bool conn_poll(struct worker *w);
+/* Events of the clients' epoll set: bounded work. Returns how many there were. */
+int conn_poll(struct worker *w);
 
 /* A number that names (index, generation) in an uplink request; never 0, never with UP_REQUEST_ANSWER's bit. */
 uint32_t conn_tag(const struct conn *c);

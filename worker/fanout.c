@@ -24,6 +24,14 @@ int fanout_init(struct worker *w, uint64_t start)
 	return f->records == NULL || f->channels == NULL || f->own == NULL || f->gather == NULL ? -1 : 0;
 }
 
+void fanout_free(struct fanout *f)
+{
+	free(f->records);
+	free(f->channels);
+	free(f->own);
+	free(f->gather);
+}
+
 bool fanout_is_idle(const struct worker *w)
 {
 	uint64_t skip = slot_skip_to(&w->slot); /* K2 before C1: head >= skip */

@@ -43,6 +43,7 @@ struct fanout {
 };
 
 int fanout_init(struct worker *w, uint64_t start) MUST_CHECK;
+void fanout_free(struct fanout *f);
 
 /* Handle one batch. Returns true if there is more. */
 bool fanout_turn(struct worker *w);
