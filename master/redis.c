@@ -377,11 +377,16 @@ static void allow_bulk(struct redis *r, size_t publication)
 	redis_link_set_max_bulk(r->sub, r->max_bulk + BULK_SLACK);
 }
 
-struct redis_sub *redis_subscribe(struct redis *r, const struct cfg_namespace *ns, const char *channel,
-				  void *owner)
+static void set_namespace(struct redis *r, const struct cfg_namespace *ns)
 {
 	r->ns[ns->id] = ns;
 	allow_bulk(r, u64_max(ns->max_publication, ns->max_message));
+}
+
+struct redis_sub *redis_subscribe(struct redis *r, const struct cfg_namespace *ns, const char *channel,
+				  void *owner)
+{
+	set_namespace(r, ns);
 	return redis_subs_want(&r->subs, ns->id, channel, owner);
 }
 
@@ -414,11 +419,8 @@ void redis_resume(struct redis *r)
 void redis_rebind(struct redis *r, const struct config *cfg)
 {
 	memset(r->ns, 0, sizeof(r->ns));
-	r->max_bulk = BULK_MIN;
-	for (size_t i = 0; i < cfg->n_namespaces; i++) {
-		r->ns[cfg->namespaces[i].id] = &cfg->namespaces[i];
-		allow_bulk(r, u64_max(cfg->namespaces[i].max_publication, cfg->namespaces[i].max_message));
-	}
+	for (size_t i = 0; i < cfg->n_namespaces; i++)
+		set_namespace(r, &cfg->namespaces[i]);
 }
 
 void redis_get_stats(const struct redis *r, struct redis_stats *out)

@@ -6,18 +6,28 @@
  *    subscriber link: SUBSCRIBE / UNSUBSCRIBE / PING in, messages out
  *    publisher link:  PUBLISH / PING
  *
- * Own messages travel on "ringcast:m:<redis channel>" (interface 7): version 1 (1 byte), opcode (1), origin
- * (8), id (8, big-endian), payload. Foreign ones on the bare channel. Every redis_sub stands for both.
+ * Own messages travel on "ringcast:m:<redis channel>": version 1 (1 byte), opcode (1), origin (8), id (8),
+ * both big-endian, payload (redis_form.h). Foreign ones on the bare channel. Every redis_sub stands for both.
  *
- * The life of an own publication (docs/design.md, "Redis"):
+ * The life of an own publication:
  *
- *      redis_publish()            PUBLISH reply            echo
- *   ------------------> SENT ---------------+---------------------+--> delivered, gone when both came
- *         |              | a link is down or declared dead
- *         |              v
- *         +---------> LOCAL: delivered to local clients at once, in id order (on_publication with local =
- * true); kept until its PUBLISH reply, sent (again) resend_delay after the reconnect; the late echo is
- * dropped because its id <= the last one delivered here
+ *     redis_publish()          PUBLISH reply and echo, in either order
+ *    ------------------> SENT ------------------------------------------> delivered by the echo; gone
+ *          |              |
+ *          |              | a link is lost or declared dead
+ *          |              v
+ *          +---------> LOCAL: local clients get it at once, in id order (on_publication, local = true)
+ *
+ * A LOCAL one is kept, sent (again) resend_delay later, and gone with the reply. A late echo is dropped,
+ * since its id <= the last one delivered here.
+ *
+ * resend_delay counts from the publisher link's reconnect, or from the loss of the subscriber link alone: the
+ * other replicas may have lost theirs as well and need the time to resubscribe. Until it is over new
+ * publications are LOCAL too, so that none overtakes. Everything not echoed is sent again, acknowledged or
+ * not: Redis may have told nobody. Replicas drop by origin and id what they have had.
+ *
+ * Inside a callback every function below may be called but redis_free() and redis_resume(); a subscription
+ * that the callback was given stays valid memory until it returns.
  */
 #ifndef RC_REDIS_H
 #define RC_REDIS_H
@@ -38,15 +48,14 @@ struct redis_token {
 };
 
 struct redis_publication {
-	struct redis_sub
-		*sub; /* the subscription it came in by; NULL: an own one that nobody here subscribes */
+	struct redis_sub *sub; /* it came in by; own ones: as published; NULL: nobody here subscribes */
 	const struct cfg_namespace *ns;
-	struct slice room;        /* own publications: the room it was published to; else "" */
-	struct slice payload;     /* borrowed for the call */
-	uint8_t opcode;           /* own form: WS_TEXT or WS_BINARY; 0 = foreign: the namespace decides */
-	uint64_t origin, id;      /* own form, else 0 */
-	uint64_t time_ns;         /* monotonic: when the link gave it, or redis_publish() was called */
-	bool local;               /* short-cut: delivered without Redis */
+	struct slice room;    /* own publications: the room it was published to; else "" */
+	struct slice payload; /* borrowed for the call */
+	uint8_t opcode;       /* own form: WS_TEXT or WS_BINARY; 0 = foreign: the namespace decides */
+	uint64_t origin, id;  /* own form, else 0 */
+	uint64_t time_ns;     /* monotonic: when the link gave it, or (local) redis_publish() was called */
+	bool local;           /* short-cut: delivered without Redis */
 	struct redis_token token; /* of the publisher on this host */
 };
 
@@ -58,8 +67,10 @@ struct redis_events {
 	bool (*on_publication)(void *arg, const struct redis_publication *pub);
 	/* Both channels of the subscription are confirmed (again after every reconnect). */
 	void (*on_subscribed)(void *arg, struct redis_sub *sub, void *owner);
-	/* PUBLISH was acknowledged for a publication that expects no echo. ok is false if it was given up
-	 * (pending_size passed while Redis was away). */
+	/* The answer to a publication that on_publication() has not answered: ok = Redis acknowledged it, and
+	 * nobody here was confirmed to subscribe its channel. Not ok = no other host will get it: Redis
+	 * refused it; or it was given up, and then on_publication(local) has been called with the same token
+	 * before. */
 	void (*on_published)(void *arg, struct redis_token token, bool ok);
 	/* `up` = both links are up and everything is resubscribed. Called at each change. */
 	void (*on_state)(void *arg, bool up);
@@ -71,27 +82,35 @@ struct redis_events {
 
 enum redis_result {
 	REDIS_SENT,  /* handed to the publisher link; on_publication (echo) or on_published will follow */
-	REDIS_LOCAL, /* a link is down: on_publication(local) has been or will be called; queued for Redis */
+	REDIS_LOCAL, /* LOCAL of the picture: on_publication(local) has been or will be called; queued for
+		      * Redis. Or given up: the list is full while Redis is away, so the newest reach local
+		      * clients alone */
 	REDIS_FULL,  /* the pending list is full: nothing was taken; wait for on_room */
 };
 
 struct redis_stats {
 	bool sub_up, pub_up, up;
-	char address[160]; /* "127.0.0.1:6379", "unix:/run/redis.sock"; no credentials */
-	uint32_t channels; /* Redis channels subscribed now */
-	uint64_t rtt_us;   /* of the last PING on the publisher link */
-	uint64_t reconnects, gaps, pending_messages, pending_bytes;
-	uint64_t messages_in, bytes_in, duplicates, given_up, bad_form;
+	char address[160];   /* "127.0.0.1:6379", "unix:/run/redis.sock"; no credentials */
+	uint32_t channels;   /* Redis channels subscribed now */
+	uint64_t rtt_us;     /* of the last PING on the publisher link */
+	uint64_t reconnects; /* of both links */
+	uint64_t gaps;
+	uint64_t pending_messages, pending_bytes;
+	uint64_t messages_in, bytes_in; /* received on subscribed channels, payload bytes */
+	uint64_t duplicates;            /* dropped for their id, late echoes of our own included */
+	uint64_t given_up;              /* not published: the list was full, or Redis refused */
+	uint64_t bad_form;              /* malformed own forms, and links dropped for what they said */
 };
 
-/* The link object; connects as soon as the loop runs. `cfg` and `ev` are borrowed for its life.
+/* The link object; connects as soon as the loop runs. `cfg` is borrowed for its life, `ev` is copied.
  * origin: random, not 0, one per master start. NULL: ENOMEM. */
 struct redis *redis_new(struct ev_loop *loop, const struct cfg_redis *cfg, uint64_t origin,
 			const struct redis_events *ev) MUST_CHECK;
-void redis_free(struct redis *r);
+void redis_free(struct redis *r); /* NULL is fine; calls nobody back */
 
 /* Subscribe a Redis channel (NUL-terminated bare name, copied) for `owner`; on_subscribed follows, at the
- * earliest from the loop. One call per name: the caller counts its own interest. NULL: ENOMEM. */
+ * earliest from the loop. One call per name: the caller counts its own interest. NULL: ENOMEM; EEXIST while
+ * another subscription of that name lives. */
 struct redis_sub *redis_subscribe(struct redis *r, const struct cfg_namespace *ns, const char *channel,
 				  void *owner) MUST_CHECK;
 /* UNSUBSCRIBE both channels and free `sub`: no event names it again. */
@@ -107,8 +126,10 @@ enum redis_result redis_publish(struct redis *r, const struct cfg_namespace *ns,
 /* The ring has room again: offer what was held back, then read on. */
 void redis_resume(struct redis *r);
 
-/* After a HUP the namespaces of the old configuration go away: repoint every subscription and pending entry
- * by namespace id. Subscriptions whose namespace is gone must have been unsubscribed before. */
+/* After a HUP, before the old configuration goes: what is known of each namespace id is replaced.
+ * Subscriptions whose namespace is gone must have been unsubscribed before; what is pending for it still goes
+ * to Redis, but no more to local clients. (redis_subscribe() and redis_publish() replace the namespace that
+ * they are given.) */
 void redis_rebind(struct redis *r, const struct config *cfg);
 
 void redis_get_stats(const struct redis *r, struct redis_stats *out);

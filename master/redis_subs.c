@@ -1,6 +1,5 @@
 #include "master/redis_subs.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -191,11 +190,14 @@ struct redis_sub *redis_subs_want(struct redis_subs *s, uint16_t ns, const char 
 		return NULL;
 	}
 	sub = redis_subs_find(s, name, len); /* one may still be on its way out */
+	if (sub != NULL && sub->wanted) {
+		errno = EEXIST;
+		return NULL;
+	}
 	if (sub == NULL)
 		sub = insert(s, name, len);
 	if (sub == NULL)
 		return NULL;
-	assert(!sub->wanted); /* the caller counts its own interest */
 	if (s->linked && enqueue(s, sub) == -1) {
 		settle(s, sub);
 		return NULL;

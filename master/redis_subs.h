@@ -55,7 +55,7 @@ struct redis_subs {
 
 void redis_subs_free(struct redis_subs *s);
 
-/* Want a channel that is not wanted yet. NULL: ENOMEM, or EINVAL for a name over 64,000 bytes. */
+/* Want a channel. NULL: ENOMEM; EEXIST if it is wanted already; EINVAL for a name over 64,000 bytes. */
 struct redis_sub *redis_subs_want(struct redis_subs *s, uint16_t ns, const char *name,
 				  void *owner) MUST_CHECK;
 

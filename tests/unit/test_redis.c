@@ -4,6 +4,7 @@
 /* The Redis side with Redis in good health: messages, subscriptions, a full ring, authentication, TLS. */
 #include "tests/unit/redis_rig.h"
 
+#include <errno.h>
 #include <malloc.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -351,6 +352,8 @@ static void a_second_subscription_is_confirmed_by_its_own_answer(void **state)
 	sub = rig_subscribe(&a, "c:1");
 	assert_false(redis_sub_confirmed(sub));
 	RIG_WAIT(&g, a.subscribed == 2, LONG_MS);
+	assert_null(redis_subscribe(a.r, &a.ns, "c:1", &a));
+	assert_int_equal(errno, EEXIST);
 	rig_publish(&g, "c:1", "x", 1);
 	RIG_WAIT(&g, a.n_got == 1, LONG_MS);
 	redis_unsubscribe(a.r, sub);
