@@ -149,24 +149,32 @@ static void enforce_memory(struct worker *w)
 	}
 }
 
-/* Give `p` its private copy of the frame at `frame`. */
-static int partial_copy(struct worker *w, struct partial *p, const uint8_t *frame)
+/* `p`, which is in no list, owns `copy` now: the frame stands `off` bytes into it. */
+static void partial_adopt(struct worker *w, struct partial *p, uint8_t *copy, uint32_t off)
 {
 	struct behind *b = &w->behind;
 
-	p->copy = malloc(p->frame_len);
-	if (p->copy == NULL)
-		return -1;
-	memcpy(p->copy, frame, p->frame_len);
+	p->copy = copy;
+	p->frame_off = off;
 	list_insert(&b->copied, b->copied.last, p);
 	b->copy_bytes += p->frame_len;
 	count_add(&w->count->slow_copies, 1);
 	count_set(&w->count->slow_bytes, b->copy_bytes);
+}
+
+static int partial_copy(struct worker *w, struct partial *p, const uint8_t *frame)
+{
+	uint8_t *copy = malloc(p->frame_len);
+
+	if (copy == NULL)
+		return -1;
+	memcpy(copy, frame, p->frame_len);
+	partial_adopt(w, p, copy, 0);
 	return 0;
 }
 
-/* A frame whose bytes are in private memory now: shared with others that are inside it. */
-static struct partial *partial_private(struct worker *w, uint64_t pos, const uint8_t *frame, uint32_t frame_len)
+/* A copy that others are inside already. */
+static struct partial *partial_find(struct worker *w, uint64_t pos)
 {
 	struct partial *p = w->behind.copied.last;
 
@@ -174,6 +182,16 @@ static struct partial *partial_private(struct worker *w, uint64_t pos, const uin
 		if (p->pos == pos)
 			return p;
 	}
+	return NULL;
+}
+
+/* A frame whose bytes are in the scratch now. NULL: no memory. */
+static struct partial *partial_private(struct worker *w, uint64_t pos, const uint8_t *frame, uint32_t frame_len)
+{
+	struct partial *p = partial_find(w, pos);
+
+	if (p != NULL)
+		return p;
 	p = partial_new(pos, 0, frame_len);
 	if (p != NULL && partial_copy(w, p, frame) == -1) {
 		free(p);
@@ -261,7 +279,8 @@ void behind_leave(struct worker *w, struct conn *c, bool keep_frame)
 		return;
 	if (c->flags & CONN_BEHIND)
 		unlink_behind(w, c);
-	if (!keep_frame)
+	/* Of a large frame that has its copy but no byte out yet nothing need be finished. */
+	if (!keep_frame || c->ext->off == 0)
 		partial_leave(w, c);
 }
 
@@ -287,6 +306,7 @@ static bool apply_policy(struct worker *w, struct conn *c)
 		x->took = (uint32_t)w->now_ms;
 		return true;
 	}
+	partial_leave(w, c); /* a large frame that waited for its first byte */
 	count_add(&w->count->ns[ns_of(w, c)->id].dropped[COUNT_DROPPED_slow_skip], ch->last_seq - x->seq + 1);
 	go_live(w, c);
 	return true;
@@ -309,7 +329,8 @@ static enum behind_result advance(struct worker *w, struct conn *c)
 		return BEHIND_CAUGHT_UP;
 	}
 	x->seq++;
-	if (!rec_next(&w->ring, x->pos, &next))
+	/* next == 0: the chain is torn (its head was forgotten); what lies behind cannot be found by it. */
+	if (!rec_next(&w->ring, x->pos, &next) || next == 0)
 		return apply_policy(w, c) ? BEHIND_CAUGHT_UP : BEHIND_GONE;
 	x->pos = next;
 	return BEHIND_MORE;
@@ -324,7 +345,7 @@ enum behind_result behind_finish_frame(struct worker *w, struct conn *c)
 
 	if (p == NULL)
 		return BEHIND_CAUGHT_UP;
-	frame = p->copy != NULL ? p->copy : ring_at(&w->ring, p->pos) + p->frame_off;
+	frame = (p->copy != NULL ? p->copy : ring_at(&w->ring, p->pos)) + p->frame_off;
 	n = send(c->fd, frame + x->off, p->frame_len - x->off, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (n == -1) {
 		if (errno == EAGAIN || errno == EINTR || errno == ENOBUFS)
@@ -403,26 +424,38 @@ static enum fill_result fill_window(struct worker *w, struct window *win, uint64
 	return FILL_OK;
 }
 
-/* A frame before the cursor that is too large for the scratch: it gets its shared copy before its first byte goes out. */
-static enum behind_result begin_large(struct worker *w, struct conn *c)
+/* The frame at `pos`, before the cursor, as a copy of its own. NULL: no memory, or (*is_lapped) it is reclaimed. */
+static struct partial *copy_large(struct worker *w, uint64_t pos, bool *is_lapped)
 {
-	struct conn_ext *x = c->ext;
-	struct partial *p = NULL;
+	struct partial *p = partial_find(w, pos);
 	uint8_t *bytes;
 	struct rec h;
 	uint32_t skew;
 
-	if (!rec_peek(&w->ring, x->pos, &h))
-		return apply_policy(w, c) ? BEHIND_CAUGHT_UP : BEHIND_GONE;
+	*is_lapped = p == NULL && !rec_peek(&w->ring, pos, &h);
+	if (p != NULL || *is_lapped)
+		return p;
 	skew = h.frame_off & 7u;
 	bytes = malloc((size_t)h.frame_len + skew);
-	if (bytes != NULL && !rec_copy(&w->ring, x->pos, h.frame_off - skew, bytes, (size_t)h.frame_len + skew)) {
+	p = partial_new(pos, 0, h.frame_len);
+	*is_lapped = bytes != NULL && !rec_copy(&w->ring, pos, h.frame_off - skew, bytes, (size_t)h.frame_len + skew);
+	if (bytes == NULL || p == NULL || *is_lapped) {
 		free(bytes);
-		return apply_policy(w, c) ? BEHIND_CAUGHT_UP : BEHIND_GONE;
+		free(p);
+		return NULL;
 	}
-	if (bytes != NULL)
-		p = partial_private(w, x->pos, bytes + skew, h.frame_len);
-	free(bytes);
+	partial_adopt(w, p, bytes, skew);
+	return p;
+}
+
+/* A frame before the cursor that is too large for the scratch: it gets its shared copy before its first byte goes out. */
+static enum behind_result begin_large(struct worker *w, struct conn *c)
+{
+	bool is_lapped;
+	struct partial *p = copy_large(w, c->ext->pos, &is_lapped);
+
+	if (is_lapped)
+		return apply_policy(w, c) ? BEHIND_CAUGHT_UP : BEHIND_GONE;
 	if (p == NULL) {
 		conn_drop(w, c, true, 1013);
 		return BEHIND_GONE;

@@ -25,8 +25,8 @@ struct conn;
 
 struct partial {
 	uint64_t pos;
-	uint8_t *copy; /* the whole frame; NULL while the ring holds it */
-	uint32_t frame_len, frame_off;
+	uint8_t *copy; /* has the whole frame; NULL while the ring holds it */
+	uint32_t frame_len, frame_off; /* frame_off: from the start of the copy, or of the record */
 	uint32_t first; /* connections inside it */
 	struct partial *prev, *next; /* in its list: held ones by position, copied ones by age */
 };

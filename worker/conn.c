@@ -201,6 +201,40 @@ static struct counters_ns *ns_count(struct worker *w, const struct conn *c)
 	return &w->count->ns[ns_of(w, c)->id];
 }
 
+/* OPEN: sleep until the next thing that may be due. */
+static void set_open_timer(struct worker *w, struct conn *c)
+{
+	const struct cfg_limits *l = &w->config->limits;
+	uint32_t now = (uint32_t)w->now_ms;
+	uint64_t next = UINT64_MAX;
+
+	if (l->ping_interval != 0)
+		next = (int32_t)(c->ping_due - now) > 0 ? c->ping_due - now : 0;
+	if (l->idle_timeout != 0) {
+		uint32_t idle = now - c->last_in;
+
+		next = u64_min(next, idle < l->idle_timeout ? l->idle_timeout - idle : 0);
+	}
+	if (next == UINT64_MAX)
+		wheel_clear(&w->wheel, c->index);
+	else
+		set_timer(w, c, next);
+}
+
+void conn_heard(struct worker *w, struct conn *c)
+{
+	const struct cfg_limits *l = &w->config->limits;
+
+	c->last_in = (uint32_t)w->now_ms;
+	if ((c->flags & CONN_PINGED) == 0)
+		return;
+	/* Answered: ping_due was the answer's deadline, the next ping is an interval behind the last one. */
+	c->flags &= (uint8_t)~CONN_PINGED;
+	c->ping_due += l->ping_interval - l->pong_timeout;
+	if (c->state == CONN_OPEN && (c->flags & CONN_CLOSE_WAIT) == 0)
+		set_open_timer(w, c);
+}
+
 void conn_opened(struct worker *w, struct conn *c)
 {
 	const struct cfg_limits *l = &w->config->limits;
@@ -215,16 +249,13 @@ void conn_opened(struct worker *w, struct conn *c)
 	count_add(&w->count->handshakes, 1);
 	count_add(&n->opened, 1);
 	count_add(&n->connections, 1);
-	wheel_clear(&w->wheel, c->index);
 	if (l->ping_interval != 0) {
 		/* Spread over the second half of the interval: clients that come together are not pinged together. */
 		uint32_t jitter = (c->index * 2654435761u ^ c->gen) % (l->ping_interval / 2 + 1);
 
 		c->ping_due = (uint32_t)w->now_ms + l->ping_interval - jitter;
-		set_timer(w, c, l->ping_interval - jitter);
-	} else if (l->idle_timeout != 0) {
-		set_timer(w, c, l->idle_timeout);
 	}
+	set_open_timer(w, c);
 	if (log_on(LOG_DEBUG)) {
 		const struct channel *ch = channel_at(&w->channels, c->channel);
 		struct log_quoted q;
@@ -246,6 +277,7 @@ static void leave_service(struct worker *w, struct conn *c, uint16_t code, bool 
 	behind_leave(w, c, keep_frame);
 	channel_leave(w, c);
 	publish_forget(w, c);
+	publish_abandon(w, conn_tag(c));
 	c->in_flight = 0;
 	if (log_on(LOG_DEBUG)) {
 		char id[CONN_ID_SIZE];
@@ -272,7 +304,8 @@ void conn_drop(struct worker *w, struct conn *c, bool rst, uint16_t code)
 	if (c->state == CONN_FREE)
 		return;
 	if (c->state == CONN_OPEN) {
-		leave_service(w, c, code, false);
+		/* Its Close came and waits for its own publications: that is how it has closed. */
+		leave_service(w, c, (c->flags & CONN_CLOSE_SEEN) != 0 ? c->close_code : code, false);
 	} else if (c->state == CONN_HANDSHAKE || c->state == CONN_JOINING) {
 		leave_handshake(w, c);
 	}
@@ -316,10 +349,26 @@ void conn_close(struct worker *w, struct conn *c, uint16_t code, const char *rea
 	c->state = CONN_CLOSING;
 	c->close_code = code;
 	c->flags = (uint8_t)((c->flags & ~(CONN_CLOSE_WAIT | CONN_PINGED)) | CONN_CLOSE_SENT);
-	if (c->ext != NULL)
-		buf_free(&c->ext->in);
+	input_closing(w, c);
 	set_timer(w, c, w->config->limits.close_linger != 0 ? w->config->limits.close_linger : 1);
+	conn_arm(w, c); /* it may have been paused; the peer's Close and its end shall be seen */
 	output_close(w, c, code, reason);
+}
+
+/* A ping is due, or the answer to one overdue. False: the connection is gone or closing. */
+static bool expired_ping(struct worker *w, struct conn *c)
+{
+	const struct cfg_limits *l = &w->config->limits;
+	uint32_t now = (uint32_t)w->now_ms;
+
+	if (c->flags & CONN_PINGED) {
+		conn_close(w, c, 1011, "keepalive ping timeout");
+		return false;
+	}
+	if (l->pong_timeout != 0)
+		c->flags |= CONN_PINGED;
+	c->ping_due = now + (l->pong_timeout != 0 ? l->pong_timeout : l->ping_interval);
+	return output_bytes(w, c, "\x89\x00", 2);
 }
 
 /* OPEN: what is due? */
@@ -327,35 +376,24 @@ static void expired_open(struct worker *w, struct conn *c)
 {
 	const struct cfg_limits *l = &w->config->limits;
 	uint32_t now = (uint32_t)w->now_ms;
-	uint32_t idle = now - c->last_in;
-	uint64_t next = UINT64_MAX;
 
 	if (c->flags & CONN_CLOSE_WAIT) {
 		conn_close(w, c, c->close_code, NULL);
 		return;
 	}
-	if (l->idle_timeout != 0) {
-		if (idle >= l->idle_timeout) {
-			conn_close(w, c, 1008, "idle timeout");
-			return;
-		}
-		next = l->idle_timeout - idle;
+	if (c->flags & CONN_PAUSED) {
+		/* We do not read it: that nothing is heard of it is our doing. */
+		c->last_in = now;
+		c->flags &= (uint8_t)~CONN_PINGED;
+		c->ping_due = now + l->ping_interval;
 	}
-	if (l->ping_interval != 0) {
-		if ((int32_t)(now - c->ping_due) >= 0) {
-			if (c->flags & CONN_PINGED) {
-				conn_close(w, c, 1011, "keepalive ping timeout");
-				return;
-			}
-			c->flags |= l->pong_timeout != 0 ? CONN_PINGED : 0;
-			c->ping_due = now + (l->pong_timeout != 0 ? l->pong_timeout : l->ping_interval);
-			if (!output_bytes(w, c, "\x89\x00", 2))
-				return;
-		}
-		next = u64_min(next, (uint32_t)(c->ping_due - now));
+	if (l->idle_timeout != 0 && now - c->last_in >= l->idle_timeout) {
+		conn_close(w, c, 1008, "idle timeout");
+		return;
 	}
-	if (next != UINT64_MAX)
-		set_timer(w, c, next);
+	if (l->ping_interval != 0 && (int32_t)(now - c->ping_due) >= 0 && !expired_ping(w, c))
+		return;
+	set_open_timer(w, c);
 }
 
 void conn_expired(struct worker *w, struct conn *c)
@@ -410,7 +448,7 @@ int conn_poll(struct worker *w)
 
 uint32_t conn_tag(const struct conn *c)
 {
-	uint32_t gen = c->gen & ((1u << TAG_GEN_BITS) - 1);
+	uint32_t gen = c->gen % ((1u << TAG_GEN_BITS) - 1) + 1; /* never 0, hence the tag neither */
 
 	return gen << 20 | c->index;
 }

@@ -55,7 +55,7 @@ struct conn {
 	uint32_t member;  /* OPEN: place in the channel's member array; JOINING: next in its waiting list; FREE: next free */
 	struct wheel_link timer;
 	uint32_t last_in; /* ms of the worker's clock (low 32 bits) at the last byte from the peer */
-	uint32_t ping_due; /* OPEN: the same clock: when a ping is due, or the answer to one overdue */
+	uint32_t ping_due; /* OPEN: the same clock: when a ping is due; CONN_PINGED: when the answer is overdue */
 	uint16_t ns;      /* index in config->namespaces */
 	uint16_t in_flight; /* own publications not seen in the ring yet */
 	uint8_t state;
@@ -140,6 +140,9 @@ void conn_drop(struct worker *w, struct conn *c, bool rst, uint16_t code);
 /* A refused handshake: the answer is sent and our side shut down. What still comes is thrown away until the peer ends
  * too, for a second at most: input left unread would make close() send a RST that overtakes the answer. */
 void conn_linger(struct worker *w, struct conn *c);
+
+/* Bytes came from the peer. */
+void conn_heard(struct worker *w, struct conn *c);
 
 /* Its timer fired. */
 void conn_expired(struct worker *w, struct conn *c);

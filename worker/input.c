@@ -234,7 +234,6 @@ static enum ws_take on_message(void *arg, uint8_t opcode, const uint8_t *p, size
 	struct feeding *f = arg;
 	struct conn *c = f->conn;
 
-	c->last_in = (uint32_t)f->worker->now_ms;
 	if (c->state != CONN_OPEN || (ns_of(f->worker, c)->publish & CFG_SRC_CLIENT) == 0)
 		return WS_TAKEN; /* a subscriber's chatter is none of ours */
 	if (publish(f->worker, c, opcode, (struct slice){(const char *)p, len}, false) == PUBLISH_BUSY)
@@ -259,6 +258,8 @@ static void on_close(void *arg, uint16_t code)
 {
 	struct feeding *f = arg;
 
+	if (f->conn->state == CONN_FREE)
+		return; /* dropped by an earlier frame of the same bytes */
 	f->conn->flags |= CONN_CLOSE_SEEN;
 	if (f->conn->state == CONN_OPEN)
 		f->conn->close_code = code;
@@ -321,8 +322,14 @@ static bool feed(struct worker *w, struct conn *c, const uint8_t *p, size_t len)
 		x->ws = state;
 	}
 	if (code != 0) {
-		c->flags |= CONN_CLOSE_SEEN; /* nothing more is read from it */
-		conn_close(w, c, (uint16_t)code, NULL);
+		bool is_closing = c->state == CONN_CLOSING;
+
+		if (!is_closing)
+			conn_close(w, c, (uint16_t)code, NULL);
+		if (c->gen != gen)
+			return false;
+		c->flags |= CONN_CLOSE_SEEN; /* nothing more of it is looked at */
+		output_peer_closed(w, c);
 		return c->gen == gen;
 	}
 	if (c->flags & CONN_CLOSE_SEEN) {
@@ -355,7 +362,7 @@ static void messages_read(struct worker *w, struct conn *c)
 		}
 		if (n == -1)
 			break;
-		c->flags &= (uint8_t)~CONN_PINGED;
+		conn_heard(w, c);
 		if ((c->flags & (CONN_SHUT | CONN_CLOSE_SEEN)) == 0) {
 			if (!feed(w, c, bytes, (size_t)n) || c->gen != gen)
 				return;
@@ -401,6 +408,7 @@ bool input_resume(struct worker *w, struct conn *c)
 		ws_held_done(w->ws_pool, &x->ws);
 	}
 	publish_forget(w, c);
+	conn_heard(w, c);
 	in = x->in;
 	x->in = (struct buf){0};
 	conn_arm(w, c);
@@ -408,6 +416,18 @@ bool input_resume(struct worker *w, struct conn *c)
 		conn_ext_trim(c);
 	buf_free(&in);
 	return true;
+}
+
+void input_closing(struct worker *w, struct conn *c)
+{
+	struct conn_ext *x = c->ext;
+
+	if (x == NULL || ws_held(x->ws, &(uint8_t){0}).p == NULL)
+		return;
+	/* What was read behind it goes too, so nothing that follows can be told apart any more: read and thrown away. */
+	ws_held_done(w->ws_pool, &x->ws);
+	buf_free(&x->in);
+	c->flags |= CONN_CLOSE_SEEN;
 }
 
 void input_own_seen(struct worker *w, struct conn *c)

@@ -19,6 +19,9 @@ void input_own_seen(struct worker *w, struct conn *c);
 /* A Close of the peer's that waited (CONN_CLOSE_WAIT): answer it if everything before it has come back and gone out. */
 void input_close_if_done(struct worker *w, struct conn *c);
 
+/* It begins to close: a message that waits for the uplink is dropped. */
+void input_closing(struct worker *w, struct conn *c);
+
 /* Refuse a handshake: write the answer, count, drop. */
 void input_refuse(struct worker *w, struct conn *c, int status, const char *reason);
 

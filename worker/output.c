@@ -43,6 +43,10 @@ bool output_bytes(struct worker *w, struct conn *c, const void *p, size_t len)
 			return true;
 	}
 	x = conn_ext(c);
+	if (x != NULL && x->out_off > 0) {
+		buf_shift(&x->out, x->out_off);
+		x->out_off = 0;
+	}
 	if (x == NULL || x->out.len + (len - done) > OUT_MAX ||
 	    buf_put(&x->out, (const uint8_t *)p + done, len - done) == -1) {
 		/* More answers wait than a client may leave unread. */

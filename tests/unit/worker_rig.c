@@ -1,0 +1,749 @@
+#include "tests/unit/worker_rig.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/wsframe.h"
+#include "shm/seg.h"
+
+#define HASH_KEY 0x1234u
+#define NS_ID(i) ((uint16_t)((i) + 3))
+
+static char any_origin[] = "*";
+static char *origins[] = {any_origin};
+
+static void name_space(struct cfg_namespace *n, unsigned i, const char *name, const char *prefix, enum cfg_room room)
+{
+	*n = (struct cfg_namespace){
+		.name = strdup(name),
+		.id = NS_ID(i),
+		.path = strdup(prefix),
+		.path_prefix = strdup(prefix),
+		.path_suffix = strdup(""),
+		.room = room,
+		.redis_prefix = strdup(name),
+		.redis_suffix = strdup(""),
+		.publish = CFG_SRC_CLIENT | CFG_SRC_API,
+		.origins = origins,
+		.n_origins = 1,
+		.max_message = 16u << 20,
+		.max_publication = 16u << 20,
+	};
+	assert_non_null(n->name);
+}
+
+void rig_init(struct rig *r)
+{
+	log_set_level(LOG_ERROR);
+	memset(r, 0, sizeof(*r));
+	r->now_ms = clock_mono_ms();
+	name_space(&r->namespaces[RIG_DEMO], RIG_DEMO, "demo", "/ws/", CFG_ROOM_PATH);
+	name_space(&r->namespaces[RIG_SKIP], RIG_SKIP, "skip", "/skip/", CFG_ROOM_PATH);
+	name_space(&r->namespaces[RIG_ECHO], RIG_ECHO, "echo", "/echo", CFG_ROOM_CONN);
+	name_space(&r->namespaces[RIG_FAMILY], RIG_FAMILY, "family", "/family", CFG_ROOM_NONE);
+	name_space(&r->namespaces[RIG_READONLY], RIG_READONLY, "readonly", "/ro/", CFG_ROOM_PATH);
+	r->namespaces[RIG_SKIP].slow = CFG_SLOW_SKIP;
+	r->namespaces[RIG_READONLY].publish = CFG_SRC_API;
+	r->config = (struct config){
+		.workers = 2,
+		.listens = r->listens,
+		.n_listens = RIG_LISTENS,
+		.admins = r->admins,
+		.n_admins = 1,
+		.ring = {.size = 1u << 20, .uplink_size = 1u << 18},
+		.limits = {.max_head = 16384,
+			   .max_headers = 100,
+			   .max_message = 16u << 20,
+			   .max_publication = 16u << 20,
+			   .max_fragments = 1024,
+			   .close_linger = 5000,
+			   .slow_memory = 64u << 20,
+			   .unknown_path_status = 404},
+		.namespaces = r->namespaces,
+		.n_namespaces = RIG_NAMESPACES,
+	};
+	r->listens[0].backlog = 64;
+	r->auto_answer = true;
+	r->channels = calloc(RIG_CHANNELS, sizeof(*r->channels));
+	assert_non_null(r->channels);
+}
+
+static int listen_on_loopback(uint16_t *port)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(a);
+
+	assert_true(fd >= 0);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)), 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	assert_int_equal(listen(fd, 64), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
+	*port = ntohs(a.sin_port);
+	return fd;
+}
+
+static void make_segments(struct rig *r)
+{
+	uint64_t size = r->config.ring.size;
+	int ring_fd = seg_create("rig-ring", SEG_PAGE + size), pipe_fds[2];
+	uint8_t *data;
+
+	assert_true(ring_fd >= 0);
+	data = seg_map_twice(ring_fd, SEG_PAGE, size, SEG_PAGE, PROT_READ | PROT_WRITE);
+	assert_non_null(data);
+	ring_init(&r->ring, (struct ring_hdr *)(data - SEG_PAGE), data, size, size);
+	assert_int_equal(slot_create(&r->slot, 0, 7, size, r->config.ring.uplink_size), 0);
+	r->fds[0] = counters_create();
+	r->blocks[0] = counters_map_block(r->fds[0], 0);
+	r->blocks[1] = counters_map_block(r->fds[0], 1);
+	assert_non_null(r->blocks[0]);
+	assert_non_null(r->blocks[1]);
+	r->fds[1] = seg_create("rig-globals", GLOBALS_BYTES);
+	r->globals = seg_map(r->fds[1], 0, GLOBALS_BYTES, PROT_READ | PROT_WRITE);
+	assert_non_null(r->globals);
+	r->fds[2] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	r->fds[3] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	assert_int_equal(pipe(pipe_fds), 0);
+	r->fds[4] = pipe_fds[0];
+	r->fds[5] = pipe_fds[1];
+	r->boot.ring_fd = seg_reopen_readonly(ring_fd);
+	close(ring_fd);
+}
+
+static void fill_globals(struct rig *r)
+{
+	struct globals *g = r->globals;
+
+	g->layout = GLOBALS_LAYOUT;
+	g->master_pid = (uint32_t)getpid();
+	g->origin = 0xabcd;
+	g->hash_key = HASH_KEY;
+	g->start_ms = r->now_ms;
+	atomic_store(&g->workers, 1u);
+	atomic_store(&g->is_subscribed, 1u);
+	for (unsigned i = 0; i < RIG_NAMESPACES; i++)
+		snprintf(g->namespaces[NS_ID(i)], sizeof(g->namespaces[0]), "%s", r->namespaces[i].name);
+	for (unsigned i = 0; i < NS_ID(0); i++)
+		snprintf(g->namespaces[i], sizeof(g->namespaces[0]), "old%u", i);
+	atomic_store(&g->n_namespaces, (uint32_t)NS_ID(RIG_NAMESPACES));
+	atomic_store(&g->worker[0].state, (uint32_t)WORKER_SERVE);
+	atomic_store(&g->worker[0].pid, (uint32_t)getpid());
+	g->magic = GLOBALS_MAGIC;
+}
+
+void rig_start(struct rig *r)
+{
+	make_segments(r);
+	fill_globals(r);
+	r->listen_fds[0] = listen_on_loopback(&r->listen_port);
+	r->admin_fds[0] = listen_on_loopback(&r->admin_port);
+	r->boot.config = &r->config;
+	r->boot.incarnation = 7;
+	r->boot.start = r->config.ring.size;
+	r->boot.slot_fd = dup(r->slot.fd);
+	r->boot.counters_fd = dup(r->fds[0]);
+	r->boot.globals_fd = r->fds[1];
+	r->boot.wake_fd = r->fds[2];
+	r->boot.master_wake_fd = r->fds[3];
+	r->boot.master_pipe_fd = r->fds[4];
+	r->boot.listen_fds = r->listen_fds;
+	r->boot.admin_fds = r->admin_fds;
+	r->control_pos = r->slot.control.head;
+	r->data_pos = r->slot.data.head;
+	r->w = worker_new(&r->boot);
+	assert_non_null(r->w);
+	r->w->now_ms = r->now_ms;
+	rig_settle(r);
+	assert_int_equal(r->hellos, 1);
+}
+
+void rig_stop(struct rig *r)
+{
+	worker_free(r->w);
+	for (size_t i = 0; i < ARRAY_LEN(r->fds); i++)
+		close(r->fds[i]);
+	close(r->boot.ring_fd);
+	close(r->listen_fds[0]);
+	close(r->admin_fds[0]);
+	seg_unmap_twice(r->ring.data, r->ring.size, SEG_PAGE);
+	seg_unmap(r->globals, GLOBALS_BYTES);
+	seg_unmap(r->blocks[0], COUNTERS_BLOCK);
+	seg_unmap(r->blocks[1], COUNTERS_BLOCK);
+	slot_close(&r->slot);
+	free(r->assembly);
+	free(r->channels);
+	for (size_t i = 0; i < RIG_NAMESPACES; i++) {
+		struct cfg_namespace *n = &r->namespaces[i];
+
+		free(n->name);
+		free(n->path);
+		free(n->path_prefix);
+		free(n->path_suffix);
+		free(n->redis_prefix);
+		free(n->redis_suffix);
+	}
+}
+
+/* ---------------------------------------------------------------- the master */
+
+static struct rig_channel *channel_of(struct rig *r, unsigned ns, struct slice room)
+{
+	struct rig_channel *ch;
+
+	for (size_t i = 0; i < r->n_channels; i++) {
+		ch = &r->channels[i];
+		if (ch->ns == ns && ch->room_len == room.len && memcmp(ch->room, room.p, room.len) == 0)
+			return ch;
+	}
+	assert_true(r->n_channels < RIG_CHANNELS);
+	ch = &r->channels[r->n_channels++];
+	ch->ns = (uint16_t)ns;
+	ch->room_len = room.len;
+	memcpy(ch->room, room.p, room.len);
+	return ch;
+}
+
+struct rig_channel *rig_channel(struct rig *r, unsigned ns, const char *room)
+{
+	return channel_of(r, ns, (struct slice){room, strlen(room)});
+}
+
+static uint64_t gate_of(const struct rig *r)
+{
+	uint64_t cursor = slot_cursor(&r->slot);
+
+	assert_true(cursor <= r->ring.head);
+	return u64_max(cursor, slot_skip_to(&r->slot));
+}
+
+bool rig_has_space(const struct rig *r, size_t room_len, size_t payload_len)
+{
+	return ring_space(&r->ring, gate_of(r)) >= rec_size(room_len, payload_len);
+}
+
+static uint64_t commit(struct rig *r, struct rec *h, struct slice room, struct slice payload, uint64_t prev)
+{
+	uint64_t gate = gate_of(r), pos;
+
+	assert_true(ring_space(&r->ring, gate) >= rec_size(room.len, payload.len));
+	pos = rec_commit(&r->ring, gate, h, room, payload, prev);
+	slot_fence();
+	if (slot_take_sleeping(&r->slot)) {
+		uint64_t one = 1;
+
+		assert_int_equal(write(r->fds[2], &one, sizeof(one)), sizeof(one));
+	}
+	return pos;
+}
+
+static uint64_t publish_tagged(struct rig *r, struct rig_channel *ch, uint8_t opcode, const void *p, size_t len,
+			       uint32_t tag)
+{
+	struct slice room = {ch->room, ch->room_len};
+	struct rec h = {.type = REC_PUBLICATION,
+			.opcode = opcode,
+			.ns = NS_ID(ch->ns),
+			.hash = rec_channel_hash(HASH_KEY, NS_ID(ch->ns), room),
+			.seq = ++ch->seq,
+			.time_ns = clock_mono_ns(),
+			.slot = tag != 0 ? 0 : REC_ALL,
+			.incarnation = tag != 0 ? 7 : 0,
+			.arg = {tag}};
+
+	ch->last = commit(r, &h, room, (struct slice){p, len}, ch->last);
+	return ch->last;
+}
+
+uint64_t rig_publish(struct rig *r, struct rig_channel *ch, const void *p, size_t len)
+{
+	return publish_tagged(r, ch, WS_TEXT, p, len, 0);
+}
+
+void rig_control(struct rig *r, const struct rec *h, struct slice room)
+{
+	struct rec copy = *h;
+
+	copy.slot = 0;
+	copy.incarnation = 7;
+	(void)commit(r, &copy, room, (struct slice){0}, 0);
+}
+
+static void take_control(struct rig *r, const struct up_view *v)
+{
+	struct rec h = {.type = REC_SUBSCRIBED, .ns = v->h.ns, .hash = rec_channel_hash(HASH_KEY, v->h.ns, v->room)};
+	struct rig_channel *ch;
+
+	if (v->h.type == UP_HELLO)
+		r->hellos++;
+	if (v->h.type == UP_DRAINED)
+		r->drained++;
+	if (v->h.type != UP_ADD && v->h.type != UP_DROP)
+		return;
+	ch = channel_of(r, v->h.ns - NS_ID(0), v->room);
+	/* A worker says ADD and DROP in turn, never the same twice. */
+	assert_int_equal(ch->is_wanted, v->h.type == UP_DROP);
+	ch->is_wanted = v->h.type == UP_ADD;
+	if (v->h.type == UP_DROP) {
+		ch->drops++;
+		return;
+	}
+	ch->adds++;
+	rig_control(r, &h, v->room);
+}
+
+static void publication(struct rig *r, const struct up_rec *h, struct slice room, struct slice payload)
+{
+	struct rig_channel *ch = channel_of(r, h->ns - NS_ID(0), room);
+	bool wants_answer = (h->request & UP_REQUEST_ANSWER) != 0;
+
+	r->publications++;
+	if (r->on_publish != NULL)
+		r->on_publish(r, ch, h->opcode, payload);
+	publish_tagged(r, ch, h->opcode, payload.p, payload.len, wants_answer ? 0 : h->request);
+	if (wants_answer && r->auto_answer) {
+		struct rec a = {.type = REC_ANSWER, .id = h->request, .seq = ch->seq, .arg = {REC_OFF, 99}};
+
+		rig_control(r, &a, (struct slice){0});
+	}
+}
+
+/* A message in several records; checks the rules of uplink.h. */
+static void take_part(struct rig *r, const struct up_view *v)
+{
+	if (v->h.type == UP_PUBLISH) {
+		if (r->assembly != NULL)
+			r->abandoned++;
+		free(r->assembly);
+		r->assembly = malloc(v->h.total);
+		assert_non_null(r->assembly);
+		r->assembly_first = v->h;
+		r->assembly_len = 0;
+		memcpy(r->assembly_room, v->room.p, v->room.len);
+	}
+	assert_non_null(r->assembly);
+	assert_true(r->assembly_len + v->payload.len <= r->assembly_first.total);
+	memcpy(r->assembly + r->assembly_len, v->payload.p, v->payload.len);
+	r->assembly_len += v->payload.len;
+	if (r->assembly_len < r->assembly_first.total)
+		return;
+	publication(r, &r->assembly_first, (struct slice){r->assembly_room, r->assembly_first.name_len},
+		    (struct slice){(char *)r->assembly, r->assembly_len});
+	free(r->assembly);
+	r->assembly = NULL;
+}
+
+static void take_data(struct rig *r, const struct up_view *v)
+{
+	assert_true(v->payload.len <= UPLINK_CHUNK);
+	if (v->h.type == UP_CHUNK || v->h.total > v->h.payload) {
+		take_part(r, v);
+		return;
+	}
+	assert_int_equal(v->h.type, UP_PUBLISH);
+	if (r->assembly != NULL) {
+		r->abandoned++;
+		free(r->assembly);
+		r->assembly = NULL;
+	}
+	publication(r, &v->h, v->room, v->payload);
+}
+
+static void wake(struct rig *r)
+{
+	uint64_t one = 1;
+
+	assert_int_equal(write(r->fds[2], &one, sizeof(one)), sizeof(one));
+}
+
+bool rig_uplinks(struct rig *r)
+{
+	struct up_view v;
+	bool any = false;
+	size_t n = 0;
+
+	while (!r->hold_control && uplink_peek(&r->slot.control, r->control_pos, &v) == UP_RECORD) {
+		take_control(r, &v);
+		r->control_pos = v.end;
+		any = true;
+	}
+	if (any && uplink_release(&r->slot.control, r->control_pos))
+		wake(r);
+	while (!r->hold_data && (r->data_records == 0 || n < r->data_records) &&
+	       uplink_peek(&r->slot.data, r->data_pos, &v) == UP_RECORD) {
+		if (!rig_has_space(r, v.room.len, v.h.total + 256u))
+			break;
+		take_data(r, &v);
+		r->data_pos = v.end;
+		any = true;
+		n++;
+	}
+	if (n > 0 && uplink_release(&r->slot.data, r->data_pos))
+		wake(r);
+	return any;
+}
+
+/* ---------------------------------------------------------------- the worker's loop */
+
+bool rig_turn(struct rig *r)
+{
+	bool any = rig_uplinks(r);
+	uint64_t before = r->w->fanout.done, n;
+
+	r->w->now_ms = r->now_ms;
+	any |= worker_records(r->w);
+	any |= r->w->fanout.done != before;
+	if (read(r->fds[2], &n, sizeof(n)) == sizeof(n)) {
+		publish_resume(r->w);
+		any = true;
+	}
+	any |= conn_poll(r->w) > 0;
+	return any;
+}
+
+void rig_settle(struct rig *r)
+{
+	int turns = 0;
+
+	while (rig_turn(r))
+		assert_true(turns++ < RIG_TURNS);
+}
+
+void rig_pass(struct rig *r, uint64_t ms)
+{
+	uint64_t end = r->now_ms + ms;
+
+	while (r->now_ms < end) {
+		r->now_ms += u64_min(50, end - r->now_ms);
+		r->w->now_ms = r->now_ms;
+		worker_tick(r->w);
+		rig_settle(r);
+	}
+}
+
+/* ---------------------------------------------------------------- clients */
+
+void rig_dial(struct rig *r, struct rig_client *c, int send_buffer)
+{
+	int pair[2], big = 1 << 22;
+	struct conn *conn;
+
+	memset(c, 0, sizeof(*c));
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
+	if (send_buffer != 0)
+		assert_int_equal(setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &send_buffer, sizeof(send_buffer)), 0);
+	assert_int_equal(setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &big, sizeof(big)), 0);
+	c->fd = pair[0];
+	conn = conn_open(r->w, pair[1]);
+	assert_non_null(conn);
+	c->index = conn->index;
+	c->gen = conn->gen;
+}
+
+static void send_all(struct rig_client *c, const void *p, size_t len)
+{
+	assert_int_equal(send(c->fd, p, len, MSG_NOSIGNAL), len);
+}
+
+void rig_request(struct rig_client *c, const char *path)
+{
+	char head[512];
+	int n = snprintf(head, sizeof(head),
+			 "GET %s HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+			 "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+			 path);
+
+	send_all(c, head, (size_t)n);
+}
+
+bool rig_take_101(struct rig_client *c)
+{
+	char *end = c->in.len == 0 ? NULL : memmem(c->in.p, c->in.len, "\r\n\r\n", 4);
+
+	if (end == NULL)
+		return false;
+	if (c->in.len < 12 || memcmp(c->in.p, "HTTP/1.1 101", 12) != 0)
+		fail_msg("not a 101: %.12s", c->in.p);
+	c->used = (size_t)(end + 4 - c->in.p);
+	return true;
+}
+
+void rig_connect(struct rig *r, struct rig_client *c, const char *path, int send_buffer)
+{
+	rig_dial(r, c, send_buffer);
+	rig_request(c, path);
+	rig_settle(r);
+	rig_read(c, 0);
+	assert_true(rig_take_101(c));
+}
+
+size_t rig_read(struct rig_client *c, size_t max)
+{
+	size_t total = 0;
+
+	if (c->used > 0) {
+		buf_shift(&c->in, c->used);
+		c->used = 0;
+	}
+	while (max == 0 || total < max) {
+		size_t want = max == 0 ? 65536 : u64_min(max - total, 65536);
+		ssize_t n;
+
+		assert_int_equal(buf_reserve(&c->in, want), 0);
+		n = recv(c->fd, c->in.p + c->in.len, want, MSG_DONTWAIT);
+		if (n == 0)
+			c->is_eof = true;
+		if (n == -1 && errno != EAGAIN)
+			c->is_reset = true;
+		if (n <= 0)
+			break;
+		c->in.len += (size_t)n;
+		total += (size_t)n;
+	}
+	return total;
+}
+
+size_t rig_rest(const struct rig_client *c)
+{
+	return c->in.len - c->used;
+}
+
+bool rig_frame(struct rig_client *c, struct rig_frame *f)
+{
+	const uint8_t *p = (const uint8_t *)c->in.p + c->used;
+	size_t n = c->in.len - c->used, header = 2;
+	uint64_t len;
+
+	if (n < 2)
+		return false;
+	assert_true((p[0] & 0x80) != 0);
+	assert_int_equal(p[0] & 0x70, 0);
+	assert_int_equal(p[1] & 0x80, 0);
+	len = p[1];
+	if (len == 126) {
+		header = 4;
+		if (n < header)
+			return false;
+		len = (uint64_t)p[2] << 8 | p[3];
+	} else if (len == 127) {
+		header = 10;
+		if (n < header)
+			return false;
+		len = 0;
+		for (int i = 0; i < 8; i++)
+			len = len << 8 | p[2 + i];
+	}
+	assert_true(len <= 32u << 20); /* else this is no frame boundary */
+	if (n - header < len)
+		return false;
+	*f = (struct rig_frame){p[0] & 0x0f, p + header, len};
+	c->used += header + len;
+	if (f->opcode == WS_CLOSE)
+		c->close_code = len < 2 ? 1005 : (uint16_t)(f->payload[0] << 8 | f->payload[1]);
+	return true;
+}
+
+void rig_send(struct rig_client *c, uint8_t opcode, const void *p, size_t len)
+{
+	uint8_t *frame = malloc(len + 14);
+	size_t n;
+
+	assert_non_null(frame);
+	n = ws_header_put(frame, opcode, len);
+	frame[1] |= 0x80;
+	memset(frame + n, 0, 4); /* a mask of zeroes is a mask */
+	n += 4;
+	if (len > 0)
+		memcpy(frame + n, p, len);
+	send_all(c, frame, n + len);
+	free(frame);
+}
+
+void rig_send_close(struct rig_client *c, uint16_t code)
+{
+	uint8_t p[2] = {(uint8_t)(code >> 8), (uint8_t)code};
+
+	rig_send(c, WS_CLOSE, p, 2);
+}
+
+void rig_hang_up(struct rig_client *c)
+{
+	if (c->fd >= 0)
+		close(c->fd);
+	c->fd = -1;
+	buf_free(&c->in);
+	c->used = 0;
+}
+
+struct conn *rig_conn(struct rig *r, const struct rig_client *c)
+{
+	struct conn *conn = conn_at(&r->w->conns, c->index);
+
+	return conn->gen == c->gen && conn->state != CONN_FREE ? conn : NULL;
+}
+
+void rig_expect(struct rig *r, struct rig_client *c, const char *payload)
+{
+	struct rig_frame f;
+
+	rig_settle(r);
+	rig_read(c, 0);
+	if (!rig_frame(c, &f))
+		fail_msg("no frame, but \"%s\" was expected", payload);
+	assert_int_equal(f.opcode, WS_TEXT);
+	if (f.len != strlen(payload) || memcmp(f.payload, payload, f.len) != 0)
+		fail_msg("\"%.*s\" came, \"%s\" was expected", (int)u64_min(f.len, 60), (const char *)f.payload, payload);
+}
+
+void rig_expect_nothing(struct rig *r, struct rig_client *c)
+{
+	rig_settle(r);
+	rig_read(c, 0);
+	assert_int_equal(rig_rest(c), 0);
+	assert_false(c->is_eof);
+	assert_false(c->is_reset);
+}
+
+void rig_expect_close(struct rig *r, struct rig_client *c, uint16_t code)
+{
+	struct rig_frame f;
+
+	rig_settle(r);
+	rig_read(c, 0);
+	if (!rig_frame(c, &f))
+		fail_msg("no frame, but a Close %u was expected", code);
+	assert_int_equal(f.opcode, WS_CLOSE);
+	assert_int_equal(c->close_code, code);
+	assert_int_equal(rig_rest(c), 0);
+}
+
+/* ---------------------------------------------------------------- do all links agree? */
+
+static void check_conn(const struct rig *r, const struct conn *c, uint32_t *n)
+{
+	const struct worker *w = r->w;
+	const struct channel *ch;
+
+	assert_int_equal(conn_at(&w->conns, c->index) == c, 1);
+	if ((c->flags & CONN_BEHIND) != 0) {
+		n[0]++;
+		assert_int_equal(c->state, CONN_OPEN);
+		assert_true((c->flags & CONN_BLOCKED) != 0);
+	}
+	if ((c->flags & CONN_PAUSED) != 0)
+		n[1]++;
+	if (c->state == CONN_OPEN)
+		n[2]++;
+	if (c->state == CONN_HANDSHAKE || c->state == CONN_JOINING)
+		n[3]++;
+	if (c->ext != NULL && c->ext->partial != NULL)
+		n[4]++;
+	/* What is armed is what is wanted: nobody is forgotten, nobody spins. */
+	assert_int_equal(c->armed & 1, (c->flags & (CONN_PAUSED | CONN_CLOSE_WAIT)) == 0);
+	assert_int_equal(c->armed >> 1 & 1, (c->flags & CONN_BLOCKED) != 0);
+	if ((c->flags & CONN_BLOCKED) != 0)
+		assert_non_null(c->ext);
+	if (c->state != CONN_OPEN)
+		return;
+	assert_int_not_equal(c->channel, CHANNEL_NONE);
+	ch = channel_at(&w->channels, c->channel);
+	assert_int_equal(ch->state, CHANNEL_SUBSCRIBED);
+	assert_true(c->member < ch->n);
+	assert_int_equal(channel_members((struct channel *)(uintptr_t)ch)[c->member], c->index);
+	assert_int_equal(c->member < ch->n_live, (c->flags & CONN_BEHIND) == 0);
+}
+
+static uint32_t count_partials(const struct rig *r, const struct partial_list *l, bool is_copy)
+{
+	uint64_t bytes = 0, last = 0;
+	uint32_t n = 0;
+
+	for (const struct partial *p = l->first; p != NULL; p = p->next) {
+		uint32_t before = CONN_NONE;
+
+		assert_int_equal(p->copy != NULL, is_copy);
+		assert_int_not_equal(p->first, CONN_NONE);
+		if (!is_copy) {
+			assert_true(p->pos > last);
+			/* never released while in use */
+			assert_true(p->pos >= slot_cursor(&r->slot));
+			last = p->pos;
+		}
+		bytes += p->frame_len;
+		for (uint32_t i = p->first; i != CONN_NONE; i = conn_at(&r->w->conns, i)->ext->partial_next) {
+			const struct conn *c = conn_at(&r->w->conns, i);
+
+			assert_ptr_equal(c->ext->partial, p);
+			assert_int_equal(c->ext->partial_prev, before);
+			assert_true(c->ext->off < p->frame_len);
+			before = i;
+			n++;
+		}
+		assert_ptr_equal(p->next == NULL ? l->last : p->next->prev, p);
+	}
+	if (is_copy)
+		assert_int_equal(bytes, r->w->behind.copy_bytes);
+	return n;
+}
+
+static uint32_t count_channels(const struct rig *r)
+{
+	const struct channel_table *t = &r->w->channels;
+	uint32_t n = 0;
+
+	for (uint32_t b = 0; b < t->n_buckets; b++) {
+		for (uint32_t i = t->bucket[b]; i != CHANNEL_NONE; i = channel_at(t, i)->next) {
+			const struct channel *ch = channel_at(t, i);
+
+			assert_int_not_equal(ch->state, CHANNEL_FREE);
+			assert_true(ch->n > 0 || ch->waiting != CONN_NONE);
+			assert_true(ch->n_live <= ch->n);
+			assert_int_equal(ch->batch, CHANNEL_NONE);
+			n += ch->n;
+		}
+	}
+	return n;
+}
+
+void rig_check(const struct rig *r)
+{
+	const struct worker *w = r->w;
+	uint32_t n[5] = {0}, free_list = 0, listed = 0;
+
+	for (uint32_t i = 0; i < w->conns.n_segments * CONN_SEGMENT; i++) {
+		const struct conn *c = conn_at(&w->conns, i);
+
+		if (c->state == CONN_FREE)
+			free_list++;
+		else
+			check_conn(r, c, n);
+	}
+	assert_int_equal(w->conns.n + free_list, w->conns.n_segments * CONN_SEGMENT);
+	for (uint32_t i = w->behind.first; i != CONN_NONE; i = conn_at(&w->conns, i)->ext->behind_next)
+		listed++;
+	assert_int_equal(n[0], listed);
+	assert_int_equal(n[0], w->behind.n);
+	listed = 0;
+	for (uint32_t i = w->starving_head; i != CONN_NONE; i = conn_at(&w->conns, i)->ext->starving_next)
+		listed++;
+	assert_int_equal(n[1], listed);
+	assert_int_equal(n[2], w->conns.n_open);
+	assert_int_equal(n[2], count_get(&w->count->connections));
+	assert_int_equal(n[3], w->conns.n_handshaking);
+	assert_int_equal(n[4], count_partials(r, &w->behind.held, false) + count_partials(r, &w->behind.copied, true));
+	assert_int_equal(n[2], count_channels(r));
+	/* Never more than a quarter of the ring for half-sent frames, and a batch. */
+	assert_true(slot_cursor(&r->slot) <= w->fanout.done);
+}
