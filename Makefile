@@ -73,10 +73,13 @@ FORCE:
 
 # ---- for people
 
+# Unless the caller has said -j: one job for each CPU.
+PARALLEL = $(if $(findstring j,$(filter-out --%,$(MAKEFLAGS))),,-j$(shell nproc))
+
 .PHONY: run
 run: ## install what is missing, build, serve the demo in the foreground
 	@etc/install-packages.sh build run
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(PARALLEL) all
 	@printf '%s\n' '' \
 	  'ringcast starts in local mode with the demo namespace; Ctrl-C stops it. In other terminals:' '' \
 	  '  listen:   /usr/bin/python3 -m websockets ws://127.0.0.1:8080/ws/a' \
@@ -179,12 +182,12 @@ $(foreach t,$(FUZZ),$(eval $(call fuzz_rule,$(t))))
 .PHONY: fuzz fuzz-selftest
 fuzz: ## fuzz each target for a minute, two at a time (FUZZ_SECONDS=60)
 	@etc/install-packages.sh build fuzz
-	@$(MAKE) --no-print-directory $(FUZZ_BIN)
+	@$(MAKE) --no-print-directory $(PARALLEL) $(FUZZ_BIN)
 	@tests/fuzz/run $(BUILD) $(FUZZ_SECONDS)
 
 fuzz-selftest: ## each target covers 80 % of its module and finds its planted bug
 	@etc/install-packages.sh build fuzz
-	@$(MAKE) --no-print-directory $(FUZZ_BIN) $(FUZZ_PLANT)
+	@$(MAKE) --no-print-directory $(PARALLEL) $(FUZZ_BIN) $(FUZZ_PLANT)
 	@tests/fuzz/run --selftest $(BUILD) $(FUZZ_SECONDS)
 
 # ---- care of the sources
