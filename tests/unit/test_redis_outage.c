@@ -237,6 +237,12 @@ static void cut_by_the_output_limit(void **state)
 
 /* ---- silence ---- */
 
+static void fake_node(struct rig_node *n, struct rig_fake *f, uint64_t origin)
+{
+	rig_node_init(n, f->g, origin);
+	n->cfg.path = f->path;
+}
+
 static void quick_liveness(struct rig_node *n)
 {
 	n->cfg.ping_interval = 150;
@@ -322,28 +328,42 @@ static void a_stopped_redis_is_declared_dead(void **state)
 	rig_close(&g);
 }
 
+/* Answer, and hold up the loop before anybody can read the answer. */
+static bool answer_and_sleep(struct rig_fake_conn *c, size_t argc, redisReply **argv)
+{
+	struct timespec nap = {0, 500000000};
+
+	(void)argc;
+	if (!rig_is(argv[0], "PING") || c->f->step == 0 || c->f->step > 4)
+		return false;
+	c->f->step++;
+	rig_fake_says(c, c->subscriber ? "*2\r\n$4\r\npong\r\n$0\r\n\r\n" : "+PONG\r\n");
+	nanosleep(&nap, NULL);
+	return true;
+}
+
 /* A loop that was held up for long blames nobody: what waits in the sockets is read first. */
 static void a_loop_held_up_keeps_its_links(void **state)
 {
 	struct rig g;
+	struct rig_fake f;
 	struct rig_node a;
-	struct timespec nap = {0, 900000000};
 
 	(void)state;
 	rig_open(&g);
-	rig_redis_start(&g, NULL);
-	rig_node_init(&a, &g, 11);
+	rig_fake_open(&f, &g);
+	f.script = answer_and_sleep;
+	fake_node(&a, &f, 11);
 	quick_liveness(&a);
 	rig_node_open(&a);
 	(void)rig_subscribe(&a, "c:1");
 	RIG_WAIT(&g, a.up, LONG_MS);
-	for (int i = 0; i < 2; i++) {
-		rig_run(&g, 170); /* about when a PING is on its way */
-		nanosleep(&nap, NULL);
-	}
+	f.step = 1;
+	RIG_WAIT(&g, f.step > 4, LONG_MS);
 	rig_run(&g, 20);
 	assert_int_equal(a.downs, 0);
 	rig_node_close(&a);
+	rig_fake_close(&f);
 	rig_close(&g);
 }
 
@@ -353,12 +373,6 @@ static bool no_publish_reply(struct rig_fake_conn *c, size_t argc, redisReply **
 {
 	(void)argc;
 	return rig_is(argv[0], "PUBLISH") && c->f->step == 0;
-}
-
-static void fake_node(struct rig_node *n, struct rig_fake *f, uint64_t origin)
-{
-	rig_node_init(n, f->g, origin);
-	n->cfg.path = f->path;
 }
 
 static void a_full_list_slows_publishers_while_redis_is_up(void **state)
