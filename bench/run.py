@@ -149,9 +149,9 @@ def paced(b, n):
     us. So such pairs are void, and the slower rate and the floor that joins, too, are there for busy machines."""
     rows = []
     cpu = lambda r: r["server"]["cpu_us_per_delivery"]
-    for rate, count in ((RATE, n or 5), (20, n or 3)):
+    for rate, count, seconds in ((RATE, n or 5, 3), (5, n or 3, 6)):
         pairs = b.pairs(count, cpu, keep=lambda r: r["last_us"]["p99"] < 1e6 / rate, publish="redis", conns=CONNS,
-                        rate=rate, duration=3)
+                        rate=rate, duration=seconds)
         rows.append(row(f"CPU per delivery, paced {rate}/s ({len(pairs)} of {count} pairs)", "us", pairs, 1.02))
     pairs = b.pairs(n or 3, cpu, floor_args=("--batch", "64"), publish="redis", conns=CONNS, rate=RATE, duration=3)
     return rows + [dict(row(f"CPU per delivery, paced {RATE}/s, floor joins", "us", pairs, 1), budget="", ok=None)]
