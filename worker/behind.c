@@ -291,11 +291,30 @@ static void go_live(struct worker *w, struct conn *c)
 	channel_set_live(w, c, true);
 }
 
+/* slow = skip, at a frame boundary: go on at the channel's newest record while that can still be read. What it has
+ * not got before that, from number `seq` on, is counted. */
+static void skip_ahead(struct worker *w, struct conn *c, uint64_t seq)
+{
+	struct conn_ext *x = c->ext;
+	const struct channel *ch = channel_at(&w->channels, c->channel);
+	counter *skipped = &w->count->ns[ns_of(w, c)->id].dropped[COUNT_DROPPED_slow_skip];
+
+	x->is_skipping = false;
+	x->took = (uint32_t)w->now_ms;
+	if (ch->last < ring_reclaim(&w->ring)) {
+		count_add(skipped, ch->last_seq - seq + 1);
+		go_live(w, c);
+		return;
+	}
+	count_add(skipped, ch->last_seq - seq);
+	x->pos = ch->last;
+	x->seq = ch->last_seq;
+}
+
 /* The ring has passed its position, or it takes nothing. False: it was closed. */
 static bool apply_policy(struct worker *w, struct conn *c)
 {
 	struct conn_ext *x = c->ext;
-	const struct channel *ch = channel_at(&w->channels, c->channel);
 
 	if (ns_of(w, c)->slow == CFG_SLOW_DISCONNECT) {
 		conn_close(w, c, 1013, "slow consumer");
@@ -307,8 +326,7 @@ static bool apply_policy(struct worker *w, struct conn *c)
 		return true;
 	}
 	partial_leave(w, c); /* a large frame that waited for its first byte */
-	count_add(&w->count->ns[ns_of(w, c)->id].dropped[COUNT_DROPPED_slow_skip], ch->last_seq - x->seq + 1);
-	go_live(w, c);
+	skip_ahead(w, c, x->seq);
 	return true;
 }
 
@@ -324,8 +342,7 @@ static enum behind_result advance(struct worker *w, struct conn *c)
 		return BEHIND_CAUGHT_UP;
 	}
 	if (x->is_skipping) {
-		count_add(&w->count->ns[ns_of(w, c)->id].dropped[COUNT_DROPPED_slow_skip], ch->last_seq - x->seq);
-		go_live(w, c);
+		skip_ahead(w, c, x->seq + 1);
 		return BEHIND_CAUGHT_UP;
 	}
 	x->seq++;

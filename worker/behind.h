@@ -6,7 +6,7 @@
  *                                                  | slow_timeout without a byte taken
  *                                                  v
  *                            slow = disconnect: finish the frame, Close 1013, close_linger, RST
- *                            slow = skip:       finish the frame, go on at the newest, count what was missed
+ *                            slow = skip:       finish the frame, go on at the newest record, count what was missed
  *
  * A `partial` is a frame that some clients have got a piece of, so it must stay readable whatever the ring does. It
  * holds the worker's cursor (so the frame stays protected) for at most a quarter of the ring; then ONE private copy is
