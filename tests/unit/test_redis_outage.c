@@ -834,6 +834,90 @@ static void acknowledged_and_not_echoed_is_sent_again(void **state)
 	rig_close(&g);
 }
 
+static bool hold_first_reply(struct rig_fake_conn *c, size_t argc, redisReply **argv)
+{
+	(void)argc;
+	return rig_is(argv[0], "PUBLISH") && c->f->step++ == 0;
+}
+
+/* The subscriber link alone is lost, and the publisher's answer takes longer than the time of holding back:
+ * answers are matched by order, so it is not sent again before. */
+static void what_is_in_flight_is_waited_for(void **state)
+{
+	struct rig g;
+	struct rig_fake f;
+	struct rig_node a;
+	struct redis_sub *sub;
+
+	(void)state;
+	rig_open(&g);
+	rig_fake_open(&f, &g);
+	f.script = hold_first_reply;
+	fake_node(&a, &f, 11);
+	a.cfg.resend_delay = 50;
+	rig_node_open(&a);
+	sub = rig_subscribe(&a, "c:1");
+	RIG_WAIT(&g, a.up && a.subscribed == 1, LONG_MS);
+	assert_int_equal(rig_say(&a, "c:1", sub, "m0", 1), REDIS_SENT);
+	RIG_WAIT(&g, f.step == 1, LONG_MS);
+	shutdown(rig_fake_subscriber(&f)->fd, SHUT_RDWR);
+	RIG_WAIT(&g, a.gaps == 1 && a.up, LONG_MS);
+	rig_run(&g, 200);
+	assert_int_equal(rig_say(&a, "c:1", sub, "m1", 2), REDIS_LOCAL);
+	rig_run(&g, 20);
+	assert_int_equal(f.step, 1);
+	rig_fake_says(fake_publisher(&f), ":1\r\n");
+	RIG_WAIT(&g, f.step == 3 && rig_stats_of(&a).pending_messages == 0, LONG_MS);
+	rig_check_run(&a, 11, "m", 2);
+	rig_node_close(&a);
+	rig_fake_close(&f);
+	rig_close(&g);
+}
+
+static bool hold_confirmations(struct rig_fake_conn *c, size_t argc, redisReply **argv)
+{
+	(void)argc;
+	c->f->step += rig_is(argv[0], "SUBSCRIBE") || rig_is(argv[0], "UNSUBSCRIBE");
+	return c->f->step > 1 && !rig_is(argv[0], "PING");
+}
+
+/* Subscribed, unsubscribed, subscribed: six answers are due, and only the last one says that it is so. */
+static void confirmations_are_counted(void **state)
+{
+	static const char *const verbs[] = {"subscribe", "unsubscribe", "subscribe"};
+	struct rig g;
+	struct rig_fake f;
+	struct rig_node a;
+	struct redis_sub *sub;
+	char text[96];
+
+	(void)state;
+	rig_open(&g);
+	rig_fake_open(&f, &g);
+	f.script = hold_confirmations;
+	fake_node(&a, &f, 11);
+	rig_node_open(&a);
+	(void)rig_subscribe(&a, "c:1");
+	RIG_WAIT(&g, a.up && a.subscribed == 1, LONG_MS);
+	sub = rig_subscribe(&a, "c:2");
+	RIG_WAIT(&g, f.step == 2, LONG_MS);
+	redis_unsubscribe(a.r, sub);
+	RIG_WAIT(&g, f.step == 3, LONG_MS);
+	sub = rig_subscribe(&a, "c:2");
+	RIG_WAIT(&g, f.step == 4, LONG_MS);
+	for (int i = 0; i < 6; i++) {
+		rig_run(&g, 10);
+		assert_false(redis_sub_confirmed(sub));
+		snprintf(text, sizeof(text), "*3\r\n$%zu\r\n%s\r\n$%d\r\n%sc:2\r\n:1\r\n",
+			 strlen(verbs[i / 2]), verbs[i / 2], i % 2 ? 14 : 3, i % 2 ? "ringcast:m:" : "");
+		rig_fake_says(rig_fake_subscriber(&f), text);
+	}
+	RIG_WAIT(&g, redis_sub_confirmed(sub) && a.subscribed == 2, LONG_MS);
+	rig_node_close(&a);
+	rig_fake_close(&f);
+	rig_close(&g);
+}
+
 /* ---- names ---- */
 
 static void names_are_resolved_and_bad_ones_retried(void **state)
@@ -888,6 +972,8 @@ int main(void)
 		cmocka_unit_test(losing_service_is_losing_the_link),
 		cmocka_unit_test(a_missing_echo_is_made_up_for),
 		cmocka_unit_test(acknowledged_and_not_echoed_is_sent_again),
+		cmocka_unit_test(what_is_in_flight_is_waited_for),
+		cmocka_unit_test(confirmations_are_counted),
 		cmocka_unit_test(names_are_resolved_and_bad_ones_retried),
 	};
 
