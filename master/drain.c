@@ -157,10 +157,8 @@ static enum take begin_assembly(struct master *m, struct child *c, const struct 
 {
 	struct assembly *a = &c->assembly;
 
-	if (relay_refuses_size(m, c, msg, v->h.total)) {
-		a->skip = v->h.total - v->h.payload;
-		return TAKE_DONE;
-	}
+	if (relay_refuses_size(m, c, msg, v->h.total))
+		return TAKE_DONE; /* its chunks find no assembly and are read past */
 	if (m->assembly_bytes != 0 && m->assembly_bytes + v->h.total > m->seq.ring.size) {
 		c->is_blocked = true;
 		return TAKE_WAIT;
@@ -168,7 +166,7 @@ static enum take begin_assembly(struct master *m, struct child *c, const struct 
 	/* All of it at once: untouched pages cost nothing, and growing by copies would. */
 	if (buf_reserve(&a->payload, v->h.total) == -1 || buf_put(&a->payload, v->payload.p, v->payload.len) == -1) {
 		relay_refuse(m, c, msg, REC_OVERLOADED);
-		a->skip = v->h.total - v->h.payload;
+		buf_free(&a->payload);
 		return TAKE_DONE;
 	}
 	a->total = v->h.total;
@@ -199,7 +197,6 @@ static enum take take_publish(struct master *m, struct child *c, const struct up
 		return TAKE_BROKEN;
 	if (c->assembly.total != 0)
 		drain_forget(m, c); /* its publisher vanished */
-	c->assembly.skip = 0;
 	if (v->h.total > v->h.payload)
 		return begin_assembly(m, c, v, &msg);
 	return publish(m, c, &msg);
@@ -209,11 +206,8 @@ static enum take take_chunk(struct master *m, struct child *c, const struct up_v
 {
 	struct assembly *a = &c->assembly;
 
-	if (a->total == 0) {
-		/* The rest of a message that was refused, or forgotten. */
-		a->skip -= u64_min(a->skip, v->h.payload);
-		return TAKE_DONE;
-	}
+	if (a->total == 0)
+		return TAKE_DONE; /* the rest of a message that was refused, or forgotten */
 	if (v->h.payload > a->total - a->payload.len || buf_put(&a->payload, v->payload.p, v->payload.len) == -1)
 		return TAKE_BROKEN; /* the memory was reserved, so it can only be the length */
 	a->quiet_ms = 0;

@@ -39,7 +39,6 @@
 struct assembly {
 	struct buf payload;
 	uint64_t total; /* what it will have; reserved in master.assembly_bytes. 0 = none under way */
-	uint64_t skip;  /* payload bytes of chunks to be thrown away: the message was refused */
 	uint64_t quiet_ms; /* since when its uplink has been empty, 0 = not */
 	uint16_t ns;
 	uint8_t opcode, source, room_len;
