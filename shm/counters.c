@@ -37,6 +37,7 @@ const uint8_t *counters_map_all(int fd)
 
 void counters_zero_gauges(struct counters *c)
 {
+	count_add(&c->closed[COUNT_CLOSED_1006], count_get(&c->connections));
 #define X(f, ...) count_set(&c->f, 0);
 	COUNTERS_GAUGE(X)
 #undef X

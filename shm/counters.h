@@ -161,7 +161,7 @@ static inline const struct counters *counters_block(const uint8_t *all, unsigned
 	return (const struct counters *)(all + (size_t)block * COUNTERS_BLOCK);
 }
 
-/* Zero what says "now": of a worker that is gone. Master, through a writable block mapping. */
+/* Zero what says "now": of a worker that is gone; the connections it still held are counted as closed (1006). Master, through a writable block mapping. */
 void counters_zero_gauges(struct counters *c);
 
 #endif
