@@ -217,11 +217,11 @@ $(BUILD)/cppcheck/ok: $(TIDY_SRC) $(HEADERS)
 	  --suppress=missingIncludeSystem --suppress=memleak --cppcheck-build-dir=$(@D) --error-exitcode=1 -I. $(TIDY_SRC)
 	@touch $@
 
-# clang-tidy takes seconds a file, so what is unchanged is not looked at again.
-$(BUILD)/tidy/%.ok: %.c .clang-tidy $(HEADERS)
+# clang-tidy takes seconds a file, so what is unchanged is not looked at again; the object knows its headers.
+$(BUILD)/tidy/%.ok: $(BUILD)/%.o .clang-tidy
 	$(call say,TIDY)
 	@mkdir -p $(@D)
-	$(Q)clang-tidy --quiet $< -- $(CSTD) $(INC) -DHAVE_LIBURING 2>$@.log || { cat $@.log; exit 1; }
+	$(Q)clang-tidy --quiet $*.c -- $(CSTD) $(INC) -DHAVE_LIBURING 2>$@.log || { cat $@.log; exit 1; }
 	@touch $@
 
 .PHONY: help
