@@ -269,7 +269,11 @@ static uint64_t read_batch(struct worker *w, uint64_t pos, struct rec *h, bool *
 		count_add(&w->count->records, 1);
 		if (h->type == REC_PUBLICATION)
 			take_publication(w, pos, h);
-		else if (is_for_us(w, h)) {
+		else if (h->type == REC_ANSWER && is_for_us(w, h)) {
+			/* Of no order with what clients get: an HTTP publisher shall not wait for the fan-out, nor cut
+			 * the batch in pieces. */
+			control_handle(w, h, (struct slice){0});
+		} else if (is_for_us(w, h)) {
 			*control = true;
 			return pos;
 		}
