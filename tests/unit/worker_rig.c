@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -627,6 +628,82 @@ void rig_expect_close(struct rig *r, struct rig_client *c, uint16_t code)
 	assert_int_equal(f.opcode, WS_CLOSE);
 	assert_int_equal(c->close_code, code);
 	assert_int_equal(rig_rest(c), 0);
+}
+
+/* ---------------------------------------------------------------- the admin listener */
+
+int rig_admin(struct rig *r)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET,
+				.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+				.sin_port = htons(r->admin_port)};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_true(fd >= 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	return fd;
+}
+
+void rig_admin_turn(struct rig *r)
+{
+	ev_run(r->w->loop, EVRUN_NOWAIT);
+	rig_turn(r);
+}
+
+void rig_admin_send(struct rig *r, int fd, const void *p, size_t len)
+{
+	size_t done = 0;
+
+	for (int i = 0; i < RIG_TURNS && done < len; i++) {
+		ssize_t n = send(fd, (const char *)p + done, len - done, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (n > 0)
+			done += (size_t)n;
+		else
+			rig_admin_turn(r);
+	}
+	assert_int_equal(done, len);
+}
+
+/* Bytes of the first answer in `text`, 0 if it is not complete. */
+static size_t whole_answer(const char *text, size_t len)
+{
+	const char *end = strstr(text, "\r\n\r\n"), *length = strstr(text, "Content-Length: ");
+	size_t n;
+
+	if (end == NULL)
+		return 0;
+	n = (size_t)(end - text) + 4;
+	if (length != NULL && length < end)
+		n += strtoul(length + 16, NULL, 10);
+	return n <= len ? n : 0;
+}
+
+size_t rig_admin_answer(struct rig *r, int fd, char *dst, size_t size)
+{
+	size_t len = 0, whole = 0;
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	for (int i = 0; i < RIG_TURNS && whole == 0; i++) {
+		ssize_t n;
+
+		rig_admin_turn(r);
+		n = recv(fd, dst, size - 1, MSG_DONTWAIT | MSG_PEEK);
+		if (n == 0 || (n == -1 && errno != EAGAIN))
+			break;
+		if (n == -1) {
+			poll(&p, 1, 1); /* the loopback is another core's work */
+			continue;
+		}
+		dst[n] = '\0';
+		len = (size_t)n;
+		whole = whole_answer(dst, len);
+	}
+	if (whole == 0)
+		return 0;
+	assert_int_equal(recv(fd, dst, whole, 0), whole);
+	dst[whole] = '\0';
+	return whole;
 }
 
 /* ---------------------------------------------------------------- do all links agree? */

@@ -133,6 +133,17 @@ void rig_expect(struct rig *r, struct rig_client *c, const char *payload);
 void rig_expect_nothing(struct rig *r, struct rig_client *c);
 void rig_expect_close(struct rig *r, struct rig_client *c, uint16_t code);
 
+/* ---- the admin listener: its watchers are libev's, under the real clock */
+
+/* A connected admin client. */
+int rig_admin(struct rig *r);
+/* One turn of the libev loop, then of everything else. */
+void rig_admin_turn(struct rig *r);
+void rig_admin_send(struct rig *r, int fd, const void *p, size_t len);
+/* Turn until one whole answer (by its Content-Length) or the end has come; the text, NUL-terminated, into `dst`. Returns its
+ * length, 0 if the end came first. */
+size_t rig_admin_answer(struct rig *r, int fd, char *dst, size_t size);
+
 #define RIG_COUNT(r, field)        count_get(&(r)->w->count->field)
 #define RIG_NS(r, ns_index, field) count_get(&(r)->w->count->ns[(ns_index) + 3].field)
 

@@ -1,0 +1,308 @@
+/* LINK: tests/unit/worker_rig.c worker/accept.c worker/admin.c worker/api.c worker/api_body.c worker/behind.c
+ *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c worker/input.c
+ *       worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c worker/worker.c worker/ws.c
+ *       worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c shm/seg.c shm/slot.c shm/uplink.c */
+/* Up the uplinks: messages in parts, a full uplink, publishers that vanish, interest that does not fit. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "common/wsframe.h"
+#include "tests/unit/worker_rig.h"
+
+static struct rig r;
+static uint8_t *big; /* 2 MiB of a pattern */
+
+#define BIG (2u << 20)
+
+static int make_big(void **state)
+{
+	(void)state;
+	big = malloc(BIG);
+	if (big == NULL)
+		return -1;
+	for (size_t i = 0; i < BIG; i++)
+		big[i] = (uint8_t)(i * 7 + i / 251);
+	return 0;
+}
+
+static int free_big(void **state)
+{
+	(void)state;
+	free(big);
+	return 0;
+}
+
+static void begin(void)
+{
+	rig_init(&r);
+	r.config.ring.size = 8u << 20;
+	rig_start(&r);
+}
+
+static void end(void)
+{
+	rig_check(&r);
+	rig_stop(&r);
+}
+
+/* The next binary frame has the first `len` bytes of the pattern. */
+static void expect_big(struct rig_client *c, size_t len)
+{
+	struct rig_frame f;
+
+	while (!rig_frame(c, &f)) {
+		rig_settle(&r);
+		assert_true(rig_read(c, 0) > 0);
+	}
+	assert_int_equal(f.opcode, WS_BINARY);
+	assert_int_equal(f.len, len);
+	assert_memory_equal(f.payload, big, len);
+}
+
+static void sizes_around_one_chunk(void **state)
+{
+	static const size_t sizes[] = {0, 1, 125, 126, 65535, 65536, 65537, 131072, 131073, 1000000};
+	struct rig_client a, b;
+
+	(void)state;
+	begin();
+	rig_connect(&r, &a, "/ws/a", 0);
+	rig_connect(&r, &b, "/ws/a", 0);
+	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+		rig_send(&a, WS_BINARY, big, sizes[i]);
+		expect_big(&a, sizes[i]);
+		expect_big(&b, sizes[i]);
+	}
+	assert_null(rig_conn(&r, &a)->ext);
+	rig_hang_up(&a);
+	rig_hang_up(&b);
+	rig_settle(&r);
+	end();
+}
+
+/* Larger than the whole uplink: it goes up as the master makes room, and nobody's message gets between its parts. */
+static void others_wait_for_the_last_part(void **state)
+{
+	struct rig_client a, b;
+
+	(void)state;
+	begin();
+	r.data_records = 1;
+	rig_connect(&r, &a, "/ws/a", 0);
+	rig_connect(&r, &b, "/ws/b", 0);
+	r.hold_data = true;
+	rig_send(&a, WS_BINARY, big, 1500000);
+	rig_settle(&r);
+	assert_true(r.w->chunking.is_active);
+	rig_send(&b, WS_TEXT, "after", 5);
+	rig_settle(&r);
+	rig_check(&r);
+	r.hold_data = false;
+	expect_big(&a, 1500000);
+	rig_expect(&r, &b, "after");
+	assert_false(r.w->chunking.is_active);
+	assert_int_equal(r.abandoned, 0);
+	rig_hang_up(&a);
+	rig_hang_up(&b);
+	rig_settle(&r);
+	end();
+}
+
+static void an_owner_that_vanishes(void **state)
+{
+	struct rig_client a, b, c;
+
+	(void)state;
+	begin();
+	rig_connect(&r, &a, "/ws/a", 0);
+	rig_connect(&r, &b, "/ws/a", 0);
+	rig_connect(&r, &c, "/ws/c", 0);
+	r.hold_data = true;
+	rig_send(&a, WS_BINARY, big, 1500000);
+	rig_settle(&r);
+	rig_send(&b, WS_BINARY, big, 1000000);
+	rig_settle(&r);
+	rig_send(&c, WS_TEXT, "c", 1);
+	rig_settle(&r);
+	conn_drop(r.w, rig_conn(&r, &a), true, 1006); /* it is not read, so its hanging up would be seen later */
+	assert_false(r.w->chunking.is_active);
+	rig_check(&r);
+	r.hold_data = false;
+	expect_big(&b, 1000000);
+	rig_expect(&r, &c, "c");
+	assert_int_equal(r.abandoned, 1);
+	assert_int_equal(r.publications, 2);
+	rig_hang_up(&a);
+	rig_hang_up(&b);
+	rig_hang_up(&c);
+	rig_settle(&r);
+	end();
+}
+
+static void an_owner_that_is_closed(void **state)
+{
+	struct rig_client a, b;
+
+	(void)state;
+	begin();
+	rig_connect(&r, &a, "/ws/a", 0);
+	rig_connect(&r, &b, "/ws/b", 0);
+	r.hold_data = true;
+	rig_send(&a, WS_BINARY, big, 1500000);
+	rig_settle(&r);
+	rig_send(&b, WS_TEXT, "b", 1);
+	rig_settle(&r);
+	conn_close(r.w, rig_conn(&r, &a), 1001, NULL);
+	assert_false(r.w->chunking.is_active);
+	r.hold_data = false;
+	rig_expect(&r, &b, "b");
+	rig_hang_up(&a);
+	rig_hang_up(&b);
+	rig_settle(&r);
+	end();
+}
+
+/* ---- with the HTTP API as a publisher */
+
+static int post(size_t len)
+{
+	char head[300];
+	char *body = malloc(len + 100);
+	int fd = rig_admin(&r), n;
+	size_t at;
+
+	assert_non_null(body);
+	at = (size_t)snprintf(body, 100, "{\"channel\":\"demo:a\",\"text\":\"");
+	memset(body + at, 'x', len);
+	memcpy(body + at + len, "\"}", 2);
+	n = snprintf(head, sizeof(head), "POST /api/publish HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n", at + len + 2);
+	rig_admin_send(&r, fd, head, (size_t)n);
+	rig_admin_send(&r, fd, body, at + len + 2);
+	free(body);
+	return fd;
+}
+
+static void an_api_message_half_way_up_goes_first(void **state)
+{
+	struct rig_client a, b;
+	struct rig_frame f;
+	char answer[1000];
+	int fd;
+
+	(void)state;
+	begin();
+	rig_connect(&r, &a, "/ws/a", 0);
+	rig_connect(&r, &b, "/ws/b", 0);
+	r.hold_data = true;
+	fd = post(1000000);
+	for (int i = 0; i < RIG_TURNS && !r.w->chunking.is_active; i++)
+		rig_admin_turn(&r);
+	assert_true(r.w->chunking.is_active);
+	rig_send(&b, WS_TEXT, "waits", 5);
+	rig_settle(&r);
+	assert_true((rig_conn(&r, &b)->flags & CONN_PAUSED) != 0);
+	r.hold_data = false;
+	while (!rig_frame(&a, &f)) {
+		rig_settle(&r);
+		assert_true(rig_read(&a, 0) > 0);
+	}
+	assert_int_equal(f.len, 1000000);
+	rig_expect(&r, &b, "waits");
+	rig_admin_answer(&r, fd, answer, sizeof(answer));
+	assert_memory_equal(answer, "HTTP/1.1 200", 12);
+	assert_non_null(strstr(answer, "\"seq\":1,"));
+	close(fd);
+	rig_hang_up(&a);
+	rig_hang_up(&b);
+	rig_settle(&r);
+	end();
+}
+
+static void an_api_client_that_vanishes_half_way(void **state)
+{
+	struct rig_client b;
+	int fd;
+
+	(void)state;
+	begin();
+	rig_connect(&r, &b, "/ws/b", 0);
+	r.hold_data = true;
+	fd = post(1000000);
+	for (int i = 0; i < RIG_TURNS && !r.w->chunking.is_active; i++)
+		rig_admin_turn(&r);
+	assert_true(r.w->chunking.is_active);
+	rig_send(&b, WS_TEXT, "waits", 5);
+	rig_settle(&r);
+	close(fd);
+	r.hold_data = false;
+	rig_expect(&r, &b, "waits");
+	for (int i = 0; i < 100; i++)
+		rig_admin_turn(&r);
+	assert_int_equal(r.w->starving_head, CONN_NONE);
+	rig_hang_up(&b);
+	rig_settle(&r);
+	end();
+}
+
+/* ---- interest */
+
+static void interest_that_does_not_fit_waits_in_order(void **state)
+{
+	enum { N = 1500 };
+	static struct rig_client c[N];
+	char path[100];
+
+	(void)state;
+	begin();
+	r.hold_control = true;
+	for (int i = 0; i < N; i++) {
+		rig_dial(&r, &c[i], 0);
+		snprintf(path, sizeof(path), "/ws/a-room-whose-name-takes-some-space-of-the-control-uplink-%d", i);
+		rig_request(&c[i], path);
+		rig_turn(&r);
+	}
+	rig_settle(&r);
+	assert_true(r.w->control_overflow.len > 0);
+	for (int i = 0; i < N; i += 3)
+		rig_hang_up(&c[i]);
+	rig_settle(&r);
+	r.hold_control = false;
+	rig_settle(&r);
+	assert_int_equal(r.w->control_overflow.len, 0);
+	assert_null(r.w->control_overflow.p);
+	for (int i = 0; i < N; i++) {
+		if (i % 3 == 0) {
+			assert_false(r.channels[i].is_wanted);
+			continue;
+		}
+		assert_true(r.channels[i].is_wanted);
+		rig_read(&c[i], 0);
+		assert_true(rig_take_101(&c[i]));
+		rig_hang_up(&c[i]);
+	}
+	rig_settle(&r);
+	assert_int_equal(r.w->channels.n, 0);
+	end();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(sizes_around_one_chunk),
+		cmocka_unit_test(others_wait_for_the_last_part),
+		cmocka_unit_test(an_owner_that_vanishes),
+		cmocka_unit_test(an_owner_that_is_closed),
+		cmocka_unit_test(an_api_message_half_way_up_goes_first),
+		cmocka_unit_test(an_api_client_that_vanishes_half_way),
+		cmocka_unit_test(interest_that_does_not_fit_waits_in_order),
+	};
+
+	return cmocka_run_group_tests(tests, make_big, free_big);
+}
