@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -55,10 +56,10 @@ class UnixHTTPConnection(http.client.HTTPConnection):
 
 class Server:
     def __init__(self, directory, config_text=None, args=(), redis=None, workers=2, env=None, listen=True,
-                 expect_deaths=False, calm=True):
+                 expect_deaths=False, calm=True, nofile=None):
         """`redis`: a Redis of redisproc.py or a URL. `calm`: not to take a Redis that gets no CPU for a second for
         dead; only tests of outages want that. `listen`: True for a free port each (by options, which win
-        over the file), False when config_text or args say it. `expect_deaths`: workers may die in this test."""
+        over the file), False when config_text or args say it. `expect_deaths`: workers may die in this test. `nofile`: how many files a process may open."""
         directory.mkdir()
         self.directory = directory
         self.config_path = None
@@ -76,6 +77,7 @@ class Server:
             self.args += ["--workers", str(workers)]
         self.env = dict(os.environ, **(env or {}))
         self.expect_deaths = expect_deaths
+        self.nofile = nofile
         self.log_path = str(directory / "log")
         self.process = None
         self.log_from = 0
@@ -94,7 +96,8 @@ class Server:
         with open(self.log_path, "ab") as log:
             self.log_from = log.tell()
             self.process = subprocess.Popen(self.command_line(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            cwd=self.directory, env=self.env, start_new_session=True)
+                                            cwd=self.directory, env=self.env, start_new_session=True,
+                                            preexec_fn=self.limit_files if self.nofile else None)
         ready = wait_for("event=ready", self.ready_line, 30)
         if ready is EOFError:
             raise RuntimeError("ringcast ended with %s:\n%s" % (self.process.wait(), self.log()))
@@ -103,6 +106,9 @@ class Server:
         self.host, self.port = self.tcp_of(self.listens)
         _, self.admin_port = self.tcp_of(self.admins)
         return self
+
+    def limit_files(self):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self.nofile, self.nofile))
 
     def ready_line(self):
         found = self.log_events("ready")

@@ -5,6 +5,7 @@ import signal
 import socket
 import stat
 import subprocess
+import time
 
 import pytest
 
@@ -169,6 +170,34 @@ def test_ports_stay_the_same_for_all_workers(ringcast):
         sock.close()
 
 
+@pytest.mark.asan
+def test_full_workers_step_aside_and_come_back(ringcast):
+    """Each process may open few files: what they have is served, and places that are freed are used again."""
+    server = ringcast(nofile=100)
+    socks = []
+    with pytest.raises(OSError):  # in the end nobody listens
+        for _ in range(400):
+            socks.append(raw_socket(server, 2))
+            socks[-1].sendall(upgrade())
+    held = wait_for("both are well filled", lambda: next(
+        (n for n in [server.stats()["totals"]["connections"]] if n > 50), None))
+    assert held < 200 and server.api("/health").status == 200
+    for sock in socks:
+        sock.close()
+    server.wait_connections(0)
+
+    def is_served():
+        try:
+            with raw_socket(server, 2) as sock:
+                sock.sendall(upgrade())
+                return sock.recv(1024).startswith(b"HTTP/1.1 101")
+        except OSError:
+            return False
+    wait_for("they listen again", is_served)
+    wait_for("both do", lambda: is_served() and all(w["state"] == "serve" for w in server.workers()))
+    assert len(server.children()) == 2
+
+
 # ---- HUP
 
 CONF = 'limits { max_message = 1k }\n'
@@ -278,6 +307,28 @@ def test_term_closes_with_1001_and_exits_0(ringcast, connect):
     clients = [connect(server.url("/ws/a")) for _ in range(20)]
     server.kill(signal.SIGTERM)
     assert [c.wait_closed()[0] for c in clients] == [1001] * 20
+    assert server.wait() == 0
+
+
+@pytest.mark.asan
+def test_term_to_every_process_is_as_gentle(ringcast, connect):
+    """Service managers and terminals signal the whole group."""
+    server = ringcast("stop { drain_time = 500ms }\n")
+    clients = [connect(server.url("/ws/a")) for _ in range(10)]
+    os.killpg(server.pid, signal.SIGTERM)
+    assert [c.wait_closed()[0] for c in clients] == [1001] * 10
+    assert server.wait() == 0
+
+
+def test_closes_are_spread_over_drain_time(ringcast, connect):
+    server = ringcast("stop { drain_time = 3s }\n")
+    clients = [connect(server.url("/ws/a")) for _ in range(40)]
+    began = time.monotonic()
+    server.kill(signal.SIGTERM)
+    wait_for("the first have gone", lambda: sum(not c.is_open() for c in clients) >= 4)
+    assert any(c.is_open() for c in clients) and time.monotonic() - began < 2.5 * SCALE
+    assert [c.wait_closed()[0] for c in clients] == [1001] * 40
+    assert time.monotonic() - began >= 2
     assert server.wait() == 0
 
 

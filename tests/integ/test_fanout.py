@@ -207,3 +207,19 @@ def test_dead_peers_are_found_by_ping(ringcast, connect):
     wait_for("counted", lambda: closed(server, 1011) == 1)
     hold_for("the one that answers stays", alive.is_open, 2)
     dead.sock.close()
+
+
+@pytest.mark.limit(120)
+def test_catching_up_reads_its_own_channel_alone(ringcast, connect):
+    """A reader of a channel of 10 records, 100,000 records of another channel behind: it follows the chain."""
+    server = ringcast("limits { slow_timeout = 60s  max_message = 64k }\n")
+    sleeper = Sleeper(server, "/ws/quiet")
+    sender = connect(server.url("/ws/quiet"))
+    messages = [bytes([n]) * 60000 for n in range(10)]  # more than its socket takes
+    sender.send_many(messages)
+    assert sender.recv_many(10) == messages
+    run_load(server, publish="ws", conns=1, messages=100000, rate=0, size=64, inflight=1000, seconds=60)
+    before = server.metric("ringcast_catchup_reads_total")
+    assert [sleeper.ws.recv_message() for _ in range(10)] == [(wsraw.BINARY, m) for m in messages]
+    assert server.metric("ringcast_catchup_reads_total") - before <= 100
+    sleeper.sock.close()

@@ -1,5 +1,6 @@
 """The raw protocol: a publication reaches clients byte for byte, whatever way it takes."""
 import threading
+import urllib.parse
 
 import pytest
 import wsraw
@@ -277,3 +278,55 @@ def test_a_family_channel_without_rooms_reaches_the_whole_namespace(ringcast, re
     redis_server.publish("the-news", b"one")
     server.publish("news", "two")
     assert [c.recv_many(2) for c in clients] == [["one", "two"]] * 4
+
+
+ROUTED = """
+namespace "tracks" { path = "/tracks/{room}"  redis_channel = "all-tracks"  route_key = "track_id"  publish = { "redis", "api" } }
+"""
+
+
+@pytest.mark.asan
+def test_route_key_finds_the_room_inside_the_payload(ringcast, redis_server, connect):
+    server = ringcast(ROUTED, redis=redis_server)
+    server.wait_ready()
+    seven, name = connect(server.url("/tracks/7")), connect(server.url("/tracks/n%20m"))
+    for payload in ('{"track_id":7,"x":1}', '{"x":{"track_id":8},"track_id":"7"}', '{ "track_id" : "n\\u0020m" }',
+                    '{"track_id":8,"track_id":7}'):
+        redis_server.publish("all-tracks", payload.encode())
+    assert seven.recv_many(3) == ['{"track_id":7,"x":1}', '{"x":{"track_id":8},"track_id":"7"}', '{"track_id":8,"track_id":7}']
+    assert name.recv() == '{ "track_id" : "n\\u0020m" }'
+    for payload, reason in ((b"nonsense", "bad_json"), (b'{"track_id":', "bad_json"), (b"[7]", "not_object"), (b'{"x":7}', "no_route"),
+                            (b'{"track_id":null}', "no_route"), (b'{"track_id":[7]}', "no_route"), (b'{"track_id":"a/b"}', "no_route")):
+        before = dropped(server, "tracks", reason)
+        redis_server.publish("all-tracks", payload)
+        wait_for("%r is counted as %s" % (payload, reason), lambda r=reason, b=before: dropped(server, "tracks", r) == b + 1)
+    assert seven.quiet() and name.quiet()
+
+
+@pytest.mark.asan
+@pytest.mark.parametrize("with_redis", [False, True])
+def test_close_is_answered_after_own_publications_have_come_back(ringcast, redis_factory, with_redis):
+    server = ringcast(redis=redis_factory() if with_redis else None)
+    server.wait_ready()
+    for i in range(10):
+        with wsraw.Client(server.host, server.port, "/ws/room%d" % i, timeout=20) as client:
+            client.send(b"".join(wsraw.frame(wsraw.TEXT, "%d" % n) for n in range(20)) + wsraw.frame(wsraw.CLOSE, wsraw.close_payload(1000)))
+            assert [client.recv_message()[1] for _ in range(20)] == [b"%d" % n for n in range(20)]
+            opcode, payload = client.recv_frame()
+            assert opcode == wsraw.CLOSE and wsraw.parse_close(payload)[0] == 1000
+
+
+def test_channels_do_not_leak_into_each_other(ringcast, redis_server, connect):
+    """Canaries: 40 channels, several clients each, those of a namespace whose names begin alike included."""
+    server = ringcast(redis=redis_server)
+    server.wait_ready()
+    rooms = ["r", "r1", "r11", "R", "r:1", "r 1", "é", "e", "demo:r"] + ["n%d" % n for n in range(31)]
+    clients = [(room, connect(server.url("/ws/" + urllib.parse.quote(room, safe=":")))) for room in rooms for _ in range(2)]
+    for round_ in range(3):
+        for room in rooms:
+            server.publish("demo:" + room, "api %d %s" % (round_, room))
+            redis_server.client().publish("demo:" + room, ("redis %d %s" % (round_, room)).encode())
+    for room, client in clients:
+        got = client.recv_many(6)
+        assert sorted(got) == sorted("%s %d %s" % (how, n, room) for how in ("api", "redis") for n in range(3))
+        assert client.quiet()

@@ -285,3 +285,18 @@ def test_a_message_of_another_ringcast_comes_once(ringcast, redis_server, connec
     redis_server.publish("ringcast:m:demo:a", own(4, b"bytes", opcode=2))
     assert client.recv_many(4) == ["one", "two", "three", b"bytes"]
     assert client.quiet()
+
+
+def test_on_gap_close_tells_the_clients(ringcast, redis_server, connect):
+    server = ringcast(QUICK + '''
+        namespace "strict" { path = "/strict"  redis_channel = "strict"  on_gap = "close" }
+        namespace "loose"  { path = "/loose"   redis_channel = "loose" }
+        ''', redis=redis_server)
+    server.wait_ready(BACK)
+    strict, loose = connect(server.url("/strict")), connect(server.url("/loose"))
+    redis_server.cli("client", "kill", "type", "pubsub")
+    assert strict.wait_closed()[0] == 1013
+    wait_up(server)
+    wait_for("subscribed again", lambda: redis_server.subscribers("loose") == 1, BACK)
+    redis_server.publish("loose", b"x")
+    assert loose.recv(BACK) == "x"
