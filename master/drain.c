@@ -9,6 +9,7 @@
 #include "common/room.h"
 #include "common/wsframe.h"
 #include "master/relay.h"
+#include "master/subscribe.h"
 #include "master/supervise.h"
 #include "shm/uplink.h"
 
@@ -24,8 +25,9 @@ static bool is_data_stopped(const struct master *m)
 
 static void broken(struct master *m, struct child *c, const char *what)
 {
-	log_event(LOG_ERROR, "uplink_broken", "slot=%u worker_pid=%ld reason=%s msg=\"a worker broke the rules of its uplink\"",
-		  c->slot, (long)c->pid, what);
+	log_event(LOG_ERROR, "uplink_broken",
+		  "slot=%u worker_pid=%ld reason=%s msg=\"a worker broke the rules of its uplink\"", c->slot,
+		  (long)c->pid, what);
 	supervise_kill(m, c, KILL_BROKEN);
 }
 
@@ -34,7 +36,8 @@ static void release(struct child *c, struct ring *r, uint64_t pos)
 {
 	uint64_t one = 1;
 
-	if (uplink_release(r, pos) && c->pid != 0 && write(c->wake_fd, &one, sizeof(one)) == -1 && errno != EAGAIN)
+	if (uplink_release(r, pos) && c->pid != 0 && write(c->wake_fd, &one, sizeof(one)) == -1 &&
+	    errno != EAGAIN)
 		log_event(LOG_ERROR, "wake", "slot=%u errno=%d msg=\"cannot wake a worker\"", c->slot, errno);
 }
 
@@ -67,12 +70,13 @@ static const char *handle_control(struct master *m, struct child *c, const struc
 		return NULL; /* its exit follows */
 	case UP_ADD:
 	case UP_DROP:
-		if (ns == NULL || !take_room(v, name, &room) || (room.len == 0) != (ns->room == CFG_ROOM_NONE))
+		if (ns == NULL || !take_room(v, name, &room) ||
+		    (room.len == 0) != (ns->room == CFG_ROOM_NONE))
 			return "channel";
 		if (v->h.type == UP_ADD)
-			relay_add(m, c, ns, room);
+			subscribe_add(m, c, ns, room);
 		else
-			relay_drop(m, c, ns, room);
+			subscribe_drop(m, c, ns, room);
 		return NULL;
 	case UP_PUBLISH:
 	case UP_CHUNK:
@@ -164,7 +168,8 @@ static enum take begin_assembly(struct master *m, struct child *c, const struct 
 		return TAKE_WAIT;
 	}
 	/* All of it at once: untouched pages cost nothing, and growing by copies would. */
-	if (buf_reserve(&a->payload, v->h.total) == -1 || buf_put(&a->payload, v->payload.p, v->payload.len) == -1) {
+	if (buf_reserve(&a->payload, v->h.total) == -1 ||
+	    buf_put(&a->payload, v->payload.p, v->payload.len) == -1) {
 		relay_refuse(m, c, msg, REC_OVERLOADED);
 		buf_free(&a->payload);
 		return TAKE_DONE;
@@ -208,7 +213,8 @@ static enum take take_chunk(struct master *m, struct child *c, const struct up_v
 
 	if (a->total == 0)
 		return TAKE_DONE; /* the rest of a message that was refused, or forgotten */
-	if (v->h.payload > a->total - a->payload.len || buf_put(&a->payload, v->payload.p, v->payload.len) == -1)
+	if (v->h.payload > a->total - a->payload.len ||
+	    buf_put(&a->payload, v->payload.p, v->payload.len) == -1)
 		return TAKE_BROKEN; /* the memory was reserved, so it can only be the length */
 	a->quiet_ms = 0;
 	/* If it can't be published now it waits in one piece: is_assembled(). */
@@ -234,7 +240,8 @@ static bool take_data(struct master *m, struct child *c)
 
 	c->is_blocked = false;
 	for (unsigned n = 0; n < DRAIN_TURN_RECORDS && bytes < DRAIN_TURN_BYTES; n++) {
-		if (is_data_stopped(m) || (is_assembled(&c->assembly) && publish_assembled(m, c) == TAKE_WAIT)) {
+		if (is_data_stopped(m) ||
+		    (is_assembled(&c->assembly) && publish_assembled(m, c) == TAKE_WAIT)) {
 			t = TAKE_WAIT;
 			break;
 		}
@@ -301,7 +308,8 @@ bool drain_remains(struct master *m, struct child *c)
 	while (take_data(m, c)) {
 	}
 	/* A message without its end will never have one. */
-	return c->kill == KILL_BROKEN || (!is_assembled(&c->assembly) && ring_head(&c->seg.data) == c->data_pos);
+	return c->kill == KILL_BROKEN ||
+	       (!is_assembled(&c->assembly) && ring_head(&c->seg.data) == c->data_pos);
 }
 
 void drain_tick(struct master *m, uint64_t now_ms)
@@ -319,8 +327,9 @@ void drain_tick(struct master *m, uint64_t now_ms)
 		} else if (a->quiet_ms == 0) {
 			a->quiet_ms = now_ms;
 		} else if (somebody_waits && now_ms - a->quiet_ms >= DRAIN_ABANDONED_MS) {
-			log_event(LOG_WARN, "message_abandoned", "slot=%u total=%llu msg=\"the rest of a message did not come\"",
-				  c->slot, (unsigned long long)a->total);
+			log_event(LOG_WARN, "message_abandoned",
+				  "slot=%u total=%llu msg=\"the rest of a message did not come\"", c->slot,
+				  (unsigned long long)a->total);
 			drain_forget(m, c);
 		}
 	}

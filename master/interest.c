@@ -245,7 +245,8 @@ static void drop_dead(struct interest *t, struct interest_entry *e, const struct
 	for (int i = e->n_readers; i-- > 0;) {
 		uint8_t reader = interest_readers(e)[i];
 
-		if (interest_is_dead(t, reader) && interest_drop(e, reader, how->now_ms) && how->on_idle != NULL)
+		if (interest_is_dead(t, reader) && interest_drop(e, reader, how->now_ms) &&
+		    how->on_idle != NULL)
 			how->on_idle(how->arg, e);
 	}
 }
@@ -289,7 +290,8 @@ void interest_sweep(struct interest *t, uint64_t buckets, const struct interest_
 	}
 }
 
-void interest_walk(struct interest *t, uint16_t ns, void (*fn)(void *arg, struct interest_entry *e), void *arg)
+void interest_walk(struct interest *t, uint16_t ns, void (*fn)(void *arg, struct interest_entry *e),
+		   void *arg)
 {
 	while (t->old != NULL)
 		move_some(t, t->n_old);

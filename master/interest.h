@@ -1,14 +1,15 @@
 /* interest.h - the channel table of the master: who wants a channel, where its last record lies.
  *
- * Master process only; never blocks; one thread. A reader is a live worker, by an id of its own (sequencer.h): ids of
- * dead workers stay in the lists until the sweep has passed, so a death costs nothing at once, whatever the number
- * of channels.
+ * Master process only; never blocks; one thread. A reader is a live worker, by an id of its own
+ * (sequencer.h): ids of dead workers stay in the lists until the sweep has passed, so a death costs nothing
+ * at once, whatever the number of channels.
  *
- *    hash -> bucket -> entry -> entry ...            (two bucket arrays while the table grows: each call moves a few)
+ *    hash -> bucket -> entry -> entry ...            (two bucket arrays while the table grows: each call
+ * moves a few)
  *
- * Memory: 64 bytes an entry and its room's name, 8 to 16 bytes of buckets. Up to INTEREST_FEW readers stand in the
- * entry itself. An entry is forgotten by the sweep when nobody wants it, nothing is subscribed for it, no timer
- * names it, and its last record is reclaimed: until then `last` and `seq` carry the channel's chain.
+ * Memory: 64 bytes an entry and its room's name, 8 to 16 bytes of buckets. Up to INTEREST_FEW readers stand
+ * in the entry itself. An entry is forgotten by the sweep when nobody wants it, nothing is subscribed for it,
+ * no timer names it, and its last record is reclaimed: until then `last` and `seq` carry the channel's chain.
  */
 #ifndef RC_INTEREST_H
 #define RC_INTEREST_H
@@ -48,10 +49,10 @@ struct interest {
 	uint64_t n_buckets, n_old, moved;      /* powers of two; old[0 .. moved) is empty */
 	uint64_t n;
 	uint32_t created;
-	uint64_t sweep; /* next bucket to look at */
-	uint64_t pass;  /* whole passes made without a growth in between */
-	uint64_t dead[INTEREST_READERS / 64];     /* readers to be taken out */
-	uint64_t dead_pass[INTEREST_READERS];     /* the pass they died in */
+	uint64_t sweep;                       /* next bucket to look at */
+	uint64_t pass;                        /* whole passes made without a growth in between */
+	uint64_t dead[INTEREST_READERS / 64]; /* readers to be taken out */
+	uint64_t dead_pass[INTEREST_READERS]; /* the pass they died in */
 	unsigned n_dead;
 };
 
@@ -68,7 +69,8 @@ static inline struct slice interest_room(const struct interest_entry *e)
 struct interest_entry *interest_find(struct interest *t, uint64_t hash, uint16_t ns, struct slice room);
 
 /* The same, made if it is not there (room.len at most CFG_ROOM_MAX). NULL: ENOMEM. */
-struct interest_entry *interest_get(struct interest *t, uint64_t hash, uint16_t ns, struct slice room) MUST_CHECK;
+struct interest_entry *interest_get(struct interest *t, uint64_t hash, uint16_t ns,
+				    struct slice room) MUST_CHECK;
 
 /* An entry outside of the table, for a family channel. Free it with free(). NULL: ENOMEM. */
 struct interest_entry *interest_family(uint16_t ns) MUST_CHECK;
@@ -87,8 +89,8 @@ int interest_add(struct interest_entry *e, uint8_t reader) MUST_CHECK;
 /* Returns true if it was the last one: e->idle_ms = now_ms then. False if it was not there at all. */
 bool interest_drop(struct interest_entry *e, uint8_t reader, uint64_t now_ms);
 
-/* The reader is gone: the sweep takes it out of all entries. Its id may be used again when interest_is_dead() has
- * become false. */
+/* The reader is gone: the sweep takes it out of all entries. Its id may be used again when interest_is_dead()
+ * has become false. */
 void interest_reader_died(struct interest *t, uint8_t reader);
 static inline bool interest_is_dead(const struct interest *t, uint8_t reader)
 {
@@ -105,8 +107,9 @@ struct interest_sweep {
 /* Look at the next `buckets` buckets: take out dead readers, forget entries. */
 void interest_sweep(struct interest *t, uint64_t buckets, const struct interest_sweep *how);
 
-/* Call `fn` for every entry of namespace `ns`; it may not add or remove entries. Costs a walk over the whole table: for
- * reloads only. */
-void interest_walk(struct interest *t, uint16_t ns, void (*fn)(void *arg, struct interest_entry *e), void *arg);
+/* Call `fn` for every entry of namespace `ns`; it may not add or remove entries. Costs a walk over the whole
+ * table: for reloads only. */
+void interest_walk(struct interest *t, uint16_t ns, void (*fn)(void *arg, struct interest_entry *e),
+		   void *arg);
 
 #endif

@@ -81,8 +81,8 @@ static int tcp_bound(const union address *a, socklen_t len, bool is_shared)
 	return fd;
 }
 
-/* SO_REUSEPORT lets a second server of the same user bind the same port, and half of the clients vanish into the wrong
- * one. So see first whether the address is free without it. */
+/* SO_REUSEPORT lets a second server of the same user bind the same port, and half of the clients vanish into
+ * the wrong one. So see first whether the address is free without it. */
 static int tcp_probe(const union address *a, socklen_t len, unsigned retry_ms)
 {
 	const struct timespec step = {.tv_nsec = RETRY_STEP_MS * 1000000L};
@@ -114,8 +114,8 @@ static int tcp_port(int fd, uint16_t *port)
 	return 0;
 }
 
-/* Let the kernel choose a port, then bind that one by its number: a socket bound to port 0 loses its port when a worker
- * takes it out of the group by shutdown(), and listen() would then choose another. */
+/* Let the kernel choose a port, then bind that one by its number: a socket bound to port 0 loses its port
+ * when a worker takes it out of the group by shutdown(), and listen() would then choose another. */
 static int tcp_bound_any(union address *a, socklen_t len, bool is_shared)
 {
 	int first = tcp_bound(a, len, true), fd = -1;
@@ -146,8 +146,8 @@ static int tcp_open(struct listen_socket *s, const struct cfg_listener *l, uint1
 	}
 	if (port == 0 && wanted != 0 && tcp_probe(&a, len, retry_ms) == -1)
 		return -1;
-	s->fd = wanted == 0 ? tcp_bound_any(&a, len, s->kind == LISTEN_CLIENT) :
-			      tcp_bound(&a, len, s->kind == LISTEN_CLIENT);
+	s->fd = wanted == 0 ? tcp_bound_any(&a, len, s->kind == LISTEN_CLIENT)
+			    : tcp_bound(&a, len, s->kind == LISTEN_CLIENT);
 	if (s->fd == -1)
 		return -1;
 	/* Behind an error of this one nobody stands: it only saves a wake-up. */
@@ -163,7 +163,8 @@ static int tcp_open(struct listen_socket *s, const struct cfg_listener *l, uint1
 
 /* ---- unix */
 
-/* Remove what a dead server left behind. -1: it is something else (ENOTSOCK), or somebody listens (EADDRINUSE). */
+/* Remove what a dead server left behind. -1: it is something else (ENOTSOCK), or somebody listens
+ * (EADDRINUSE). */
 static int unix_clear(const char *path, const union address *a, socklen_t len)
 {
 	struct stat st;
@@ -219,7 +220,8 @@ static int unix_open(struct listen_socket *s, const struct cfg_listener *l)
 		return -1;
 	s->path = strdup(l->path);
 	s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (s->path == NULL || s->fd == -1 || unix_bind(s->fd, l, &a, sizeof(a.un)) == -1 || lstat(l->path, &st) == -1) {
+	if (s->path == NULL || s->fd == -1 || unix_bind(s->fd, l, &a, sizeof(a.un)) == -1 ||
+	    lstat(l->path, &st) == -1) {
 		if (s->fd != -1)
 			close_keep_errno(s->fd);
 		s->fd = -1;
@@ -248,8 +250,8 @@ static unsigned ordinal_of(const struct cfg_listener *l, size_t i)
 	return n;
 }
 
-static struct listen_socket *find(const struct listen_set *set, enum listen_kind kind, const struct cfg_listener *l,
-				  size_t i, unsigned position)
+static struct listen_socket *find(const struct listen_set *set, enum listen_kind kind,
+				  const struct cfg_listener *l, size_t i, unsigned position)
 {
 	unsigned ordinal = ordinal_of(l, i);
 
@@ -281,7 +283,8 @@ static void socket_close(struct listen_socket *s)
 {
 	struct stat st;
 
-	if (s->path != NULL && s->fd != -1 && lstat(s->path, &st) == 0 && st.st_dev == s->dev && st.st_ino == s->ino)
+	if (s->path != NULL && s->fd != -1 && lstat(s->path, &st) == 0 && st.st_dev == s->dev &&
+	    st.st_ino == s->ino)
 		unlink(s->path);
 	if (s->fd != -1)
 		close(s->fd);
@@ -309,7 +312,8 @@ static int open_one(struct listen_set *set, enum listen_kind kind, const struct 
 				    .position = position,
 				    .is_unix = l[i].is_unix,
 				    .fd = -1};
-	if (s->addr == NULL || (l[i].is_unix ? unix_open(s, &l[i]) : tcp_open(s, &l[i], port, retry_ms)) == -1) {
+	if (s->addr == NULL ||
+	    (l[i].is_unix ? unix_open(s, &l[i]) : tcp_open(s, &l[i], port, retry_ms)) == -1) {
 		int saved = errno;
 
 		socket_close(s);
@@ -320,8 +324,8 @@ static int open_one(struct listen_set *set, enum listen_kind kind, const struct 
 	return 0;
 }
 
-/* What a reload may have changed about a socket that stays. Client TCP sockets get their backlog from their workers: listen()
- * here would put one back that has left the group. */
+/* What a reload may have changed about a socket that stays. Client TCP sockets get their backlog from their
+ * workers: listen() here would put one back that has left the group. */
 static int adjust(const struct listen_socket *s, const struct cfg_listener *l)
 {
 	if (s->is_unix && chmod(s->path, l->mode) == -1)
@@ -343,7 +347,8 @@ static int open_kind(struct listen_set *set, const struct config *c, enum listen
 
 			if ((s != NULL ? adjust(s, &l[i]) : open_one(set, kind, l, i, p, retry_ms)) == -1)
 				return fail(error, l[i].addr,
-					    errno == ENOTSOCK ? "the file exists and is no socket" : strerror(errno));
+					    errno == ENOTSOCK ? "the file exists and is no socket"
+							      : strerror(errno));
 		}
 	}
 	return 0;
@@ -361,7 +366,8 @@ int listen_open(struct listen_set *set, const struct config *c, unsigned retry_m
 	return -1;
 }
 
-int listen_fd(const struct listen_set *set, const struct config *c, enum listen_kind kind, size_t i, unsigned position)
+int listen_fd(const struct listen_set *set, const struct config *c, enum listen_kind kind, size_t i,
+	      unsigned position)
 {
 	size_t n;
 	const struct cfg_listener *l = listeners_of(c, kind, &n);
@@ -370,7 +376,8 @@ int listen_fd(const struct listen_set *set, const struct config *c, enum listen_
 	return s == NULL ? -1 : s->fd;
 }
 
-int listen_addresses(const struct listen_set *set, const struct config *c, enum listen_kind kind, struct buf *out)
+int listen_addresses(const struct listen_set *set, const struct config *c, enum listen_kind kind,
+		     struct buf *out)
 {
 	size_t n;
 	const struct cfg_listener *l = listeners_of(c, kind, &n);
@@ -383,8 +390,9 @@ int listen_addresses(const struct listen_set *set, const struct config *c, enum 
 		if (s == NULL || l[i].is_unix)
 			rc = buf_printf(out, "%s%s", comma, l[i].addr);
 		else
-			rc = buf_printf(out, host != NULL && strchr(host, ':') != NULL ? "%s[%s]:%u" : "%s%s:%u", comma,
-					host == NULL || *host == '\0' ? "*" : host, s->port);
+			rc = buf_printf(out,
+					host != NULL && strchr(host, ':') != NULL ? "%s[%s]:%u" : "%s%s:%u",
+					comma, host == NULL || *host == '\0' ? "*" : host, s->port);
 		if (rc == -1)
 			return -1;
 	}

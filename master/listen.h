@@ -1,12 +1,12 @@
 /* listen.h - listening sockets: made by the master, accepted from by the workers.
  *
- * Master process only. A TCP address for clients has one SO_REUSEPORT socket per worker position, so that a worker's
- * queue outlives it: its successor in that position takes it over. Unix sockets and admin listeners are one
- * socket each, shared by all workers. Sockets live over deaths and generations; a reload opens what is new and
- * closes, when the old generation is gone, what the new one does not use.
+ * Master process only. A TCP address for clients has one SO_REUSEPORT socket per worker position, so that a
+ * worker's queue outlives it: its successor in that position takes it over. Unix sockets and admin listeners
+ * are one socket each, shared by all workers. Sockets live over deaths and generations; a reload opens what
+ * is new and closes, when the old generation is gone, what the new one does not use.
  *
- * Blocks as bind() and the look at an old unix socket do; with `retry_ms` also that long while an address is in use (a
- * server that was killed a moment ago may still have a worker on its way out).
+ * Blocks as bind() and the look at an old unix socket do; with `retry_ms` also that long while an address is
+ * in use (a server that was killed a moment ago may still have a worker on its way out).
  */
 #ifndef RC_LISTEN_H
 #define RC_LISTEN_H
@@ -36,9 +36,11 @@ struct listen_set {
 	size_t n, cap;
 };
 
-/* Open what `c` wants with c->workers positions and is not open yet. Returns 0, or -1 with one line appended to `error`
+/* Open what `c` wants with c->workers positions and is not open yet. Returns 0, or -1 with one line appended
+ * to `error`
  * ("cannot bind 127.0.0.1:8080: Address already in use") and nothing opened. */
-int listen_open(struct listen_set *set, const struct config *c, unsigned retry_ms, struct buf *error) MUST_CHECK;
+int listen_open(struct listen_set *set, const struct config *c, unsigned retry_ms,
+		struct buf *error) MUST_CHECK;
 
 /* The descriptor for the i-th listener of that kind in the configuration; -1: there is none. */
 int listen_fd(const struct listen_set *set, const struct config *c, enum listen_kind kind, size_t i,

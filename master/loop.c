@@ -7,6 +7,7 @@
 #include "master/relay.h"
 #include "master/reload.h"
 #include "master/status.h"
+#include "master/subscribe.h"
 #include "master/supervise.h"
 
 #define TICK_S          0.25
@@ -49,7 +50,7 @@ static void sweep_created(struct master *m)
 	if (made == 0)
 		return;
 	m->swept = m->seq.interest.created;
-	relay_sweep(m, 2 * made);
+	subscribe_sweep(m, 2 * made);
 }
 
 static void on_prepare_drain(struct ev_loop *loop, ev_prepare *prepare, int events)
@@ -127,7 +128,8 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
 	drain_tick(m, now);
 	relay_tick(m, now);
 	status_tick(m);
-	relay_sweep(m, u64_max(SWEEP_MIN, n / (m->seq.interest.n_dead > 0 ? SWEEP_DEAD_PART : SWEEP_IDLE_PART)));
+	subscribe_sweep(m,
+		    u64_max(SWEEP_MIN, n / (m->seq.interest.n_dead > 0 ? SWEEP_DEAD_PART : SWEEP_IDLE_PART)));
 }
 
 static void on_respawn(struct ev_loop *loop, ev_timer *timer, int events)

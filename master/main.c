@@ -41,7 +41,8 @@ static void raise_files(void)
 	if (setrlimit(RLIMIT_NOFILE, &l) == -1)
 		log_event(LOG_WARN, "limit", "errno=%d msg=\"cannot raise the number of open files\"", errno);
 	else
-		log_event(LOG_INFO, "limit", "total=%llu msg=\"open files per process\"", (unsigned long long)l.rlim_cur);
+		log_event(LOG_INFO, "limit", "total=%llu msg=\"open files per process\"",
+			  (unsigned long long)l.rlim_cur);
 }
 
 static int start(struct master *m, struct config *c, struct buf *errors)

@@ -11,7 +11,8 @@
  *    interest.c    the channel table
  *    sequencer.c   commit to the ring, gates, wake-ups
  *    drain.c       uplinks to actions
- *    relay.c       between Redis and the sequencer: subscriptions, publications, answers
+ *    relay.c       between Redis and the sequencer: publications, answers
+ *    subscribe.c   interest of the workers, subscriptions in Redis
  *    status.c      what the workers show about the master
  *    redis*.c      the Redis links
  *
@@ -38,7 +39,7 @@
 /* A message on its way up in chunks. */
 struct assembly {
 	struct buf payload;
-	uint64_t total; /* what it will have; reserved in master.assembly_bytes. 0 = none under way */
+	uint64_t total;    /* what it will have; reserved in master.assembly_bytes. 0 = none under way */
 	uint64_t quiet_ms; /* since when its uplink has been empty, 0 = not */
 	uint16_t ns;
 	uint8_t opcode, source, room_len;
@@ -47,13 +48,13 @@ struct assembly {
 };
 
 enum child_kill {
-	KILL_NONE,    /* nobody here did it */
-	KILL_STUCK,   /* its heartbeat stood still */
-	KILL_HOLD,    /* it alone kept the ring full */
-	KILL_BROKEN,  /* it broke the rules of shared memory */
-	KILL_BOOT,    /* no HELLO in time */
-	KILL_DRAIN,   /* not gone in time after REC_DRAIN */
-	KILL_STOP,    /* the second TERM; a reload that failed */
+	KILL_NONE,   /* nobody here did it */
+	KILL_STUCK,  /* its heartbeat stood still */
+	KILL_HOLD,   /* it alone kept the ring full */
+	KILL_BROKEN, /* it broke the rules of shared memory */
+	KILL_BOOT,   /* no HELLO in time */
+	KILL_DRAIN,  /* not gone in time after REC_DRAIN */
+	KILL_STOP,   /* the second TERM; a reload that failed */
 };
 
 /* One worker process, or the remains of one. The state machine is drawn in supervise.h. */
@@ -129,8 +130,8 @@ struct master {
 	int ring_fd, globals_fd; /* read-only, for workers */
 	int counters_fd;
 	struct globals *globals;
-	struct counters *count; /* the master's block */
-	int wake_fd;            /* workers write it */
+	struct counters *count;    /* the master's block */
+	int wake_fd;               /* workers write it */
 	int life_read, life_write; /* the pipe whose end tells workers that the master is gone */
 
 	struct listen_set listeners;
@@ -144,22 +145,22 @@ struct master {
 	uint64_t reload_due_ms;
 
 	struct sequencer seq;
-	uint64_t assembly_bytes;  /* of all unfinished messages */
-	unsigned drain_turn;      /* round robin over slots */
-	uint64_t swept;           /* interest.created when last swept */
+	uint64_t assembly_bytes; /* of all unfinished messages */
+	unsigned drain_turn;     /* round robin over slots */
+	uint64_t swept;          /* interest.created when last swept */
 	uint64_t ring_full_logged_ms;
 
-	struct redis *redis; /* NULL: local mode */
+	struct redis *redis;        /* NULL: local mode */
 	struct cfg_redis redis_cfg; /* what it borrows: the first configuration's, copied */
 	struct interest_entry *family[CFG_MAX_NAMESPACES]; /* subscriptions of family channels */
 	bool was_subscribed[CFG_MAX_NAMESPACES];           /* confirmed at least once */
-	bool was_synced; /* the subscriber link has been up */
-	bool is_redis_full;     /* the pending list is full: no data is drained */
+	bool was_synced;                                   /* the subscriber link has been up */
+	bool is_redis_full;                                /* the pending list is full: no data is drained */
 	uint64_t redis_down_ms; /* since when the subscriber link is down; 0 = up */
 	struct subscribe_queue waits, lingers;
 
-	char *pid_file; /* NULL: none written */
-	int pid_fd;     /* locked while we live */
+	char *pid_file;            /* NULL: none written */
+	int pid_fd;                /* locked while we live */
 	uint64_t tick_ms, full_ms; /* when these timers fired last */
 	bool has_more;             /* drain_turn() was not done */
 
@@ -174,8 +175,8 @@ struct master {
 /* loop.c: leave the loop with this exit status. */
 void master_exit(struct master *m, int status);
 
-/* loop.c: the watchers of the picture above. master_watch() before the Redis links are made: of two prepare watchers
- * with the same priority libev runs the one that was started later first. */
+/* loop.c: the watchers of the picture above. master_watch() before the Redis links are made: of two prepare
+ * watchers with the same priority libev runs the one that was started later first. */
 void master_watch(struct master *m);
 void master_unwatch(struct master *m);
 
@@ -183,7 +184,8 @@ void master_unwatch(struct master *m);
 int start_segments(struct master *m, const struct config *c, struct buf *error) MUST_CHECK;
 void start_free_segments(struct master *m);
 
-/* start.c: names of namespaces get an id for the life of the master. 0, or -1: more than CFG_MAX_NAMESPACES of them. */
+/* start.c: names of namespaces get an id for the life of the master. 0, or -1: more than CFG_MAX_NAMESPACES
+ * of them. */
 int start_register_namespaces(struct master *m, struct config *c) MUST_CHECK;
 
 /* start.c: write the pid file, refusing if a living master holds it. 0, or -1 with a line in `error`. */

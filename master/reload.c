@@ -8,6 +8,7 @@
 #include "master/config_load.h"
 #include "master/relay.h"
 #include "master/status.h"
+#include "master/subscribe.h"
 #include "master/supervise.h"
 
 #define CODE_RESTART 1012
@@ -40,7 +41,8 @@ static int keep_fixed(const struct config *now, struct config *next)
 		return -1;
 	}
 	if (n > 0)
-		log_event(LOG_WARN, "reload", "msg=\"these keys take effect at the next start: %.*s\"", (int)names.len, names.p);
+		log_event(LOG_WARN, "reload", "msg=\"these keys take effect at the next start: %.*s\"",
+			  (int)names.len, names.p);
 	buf_free(&names);
 	free(next->user);
 	next->user = user;
@@ -63,7 +65,8 @@ static struct generation *prepare(struct master *m, struct buf *errors)
 
 	if (next == NULL)
 		return NULL;
-	if (keep_fixed(m->generation->config, next) == -1 || listen_open(&m->listeners, next, 0, errors) == -1)
+	if (keep_fixed(m->generation->config, next) == -1 ||
+	    listen_open(&m->listeners, next, 0, errors) == -1)
 		goto out;
 	if (start_register_namespaces(m, next) == -1) {
 		if (buf_puts(errors, "more namespaces than ids: a restart is needed\n") == -1)
@@ -99,8 +102,8 @@ void reload_begin(struct master *m)
 		return;
 	}
 	buf_free(&errors);
-	log_event(LOG_INFO, "reload", "generation=%u workers=%u msg=\"starting new workers\"", m->next->number,
-		  m->next->config->workers);
+	log_event(LOG_INFO, "reload", "generation=%u workers=%u msg=\"starting new workers\"",
+		  m->next->number, m->next->config->workers);
 	m->reload = RELOAD_BOOT;
 	m->reload_due_ms = clock_mono_ms() + RELOAD_BOOT_MS;
 	/* Namespaces that are new: the new workers may ask for them before the switch. */
@@ -108,18 +111,20 @@ void reload_begin(struct master *m)
 		const struct cfg_namespace *ns = &m->next->config->namespaces[i];
 
 		if (m->seq.ns[ns->id] == NULL)
-			relay_set_namespace(m, ns->id, ns);
+			subscribe_set_namespace(m, ns->id, ns);
 	}
 	supervise_fill(m);
 }
 
 static void apply_log(const struct config *before, const struct config *now)
 {
-	const char *a = before->log_file == NULL ? "" : before->log_file, *b = now->log_file == NULL ? "" : now->log_file;
+	const char *a = before->log_file == NULL ? "" : before->log_file,
+		   *b = now->log_file == NULL ? "" : now->log_file;
 
 	log_set_level((enum log_level)now->log_level);
 	if (strcmp(a, b) != 0 && log_open(b) == -1)
-		log_event(LOG_ERROR, "reopen", "msg=\"cannot open the new log file; the old one stays in use\"");
+		log_event(LOG_ERROR, "reopen",
+			  "msg=\"cannot open the new log file; the old one stays in use\"");
 }
 
 /* A position that is no more: its worker takes what is queued, then leaves the reuseport group. */
@@ -146,7 +151,7 @@ void reload_switch(struct master *m)
 	m->is_paused = false;
 	now = m->generation->config;
 	for (size_t i = 0; i < now->n_namespaces; i++)
-		relay_set_namespace(m, now->namespaces[i].id, &now->namespaces[i]);
+		subscribe_set_namespace(m, now->namespaces[i].id, &now->namespaces[i]);
 	apply_log(m->old->config, now);
 	status_master(m);
 	m->reload = RELOAD_DRAIN;
@@ -174,14 +179,15 @@ void reload_generation_empty(struct master *m, struct generation *g)
 		return;
 	for (uint16_t i = 0; i < CFG_MAX_NAMESPACES; i++) {
 		if (m->seq.ns[i] != NULL && config_find_id(now, i) == NULL)
-			relay_set_namespace(m, i, NULL);
+			subscribe_set_namespace(m, i, NULL);
 	}
 	relay_rebind(m);
 	m->old = NULL;
 	m->reload = RELOAD_NONE;
 	if (m->phase == MASTER_SERVE)
 		listen_keep(&m->listeners, now);
-	log_event(LOG_INFO, "reloaded", "generation=%u msg=\"generation %u is gone\"", m->generation->number, g->number);
+	log_event(LOG_INFO, "reloaded", "generation=%u msg=\"generation %u is gone\"", m->generation->number,
+		  g->number);
 	reload_free_generation(g);
 	if (m->reload_again) {
 		m->reload_again = false;
@@ -195,8 +201,8 @@ void reload_tick(struct master *m, uint64_t now_ms)
 
 	if (m->reload != RELOAD_BOOT || now_ms < m->reload_due_ms || m->phase != MASTER_SERVE)
 		return;
-	log_event(LOG_ERROR, "reload_failed", "generation=%u msg=\"the new workers do not come up; the old ones stay\"",
-		  g->number);
+	log_event(LOG_ERROR, "reload_failed",
+		  "generation=%u msg=\"the new workers do not come up; the old ones stay\"", g->number);
 	m->next = NULL;
 	m->old = g;
 	m->reload = RELOAD_DRAIN;

@@ -6,10 +6,10 @@
  *      +-------------------------------+
  *        RELOAD_BOOT_MS without: the new ones are killed, nothing has changed
  *
- * A wrong configuration is logged problem by problem (event=reload_failed) and changes nothing. While the next generation
- * boots, both use the same listeners; then the old workers close their clients with 1012 and exit. One HUP that
- * arrives meanwhile is remembered. ring.size, ring.uplink_size and redis.* keep their values until the next
- * start (event=reload names them).
+ * A wrong configuration is logged problem by problem (event=reload_failed) and changes nothing. While the
+ * next generation boots, both use the same listeners; then the old workers close their clients with 1012 and
+ * exit. One HUP that arrives meanwhile is remembered. ring.size, ring.uplink_size and redis.* keep their
+ * values until the next start (event=reload names them).
  */
 #ifndef RC_RELOAD_H
 #define RC_RELOAD_H

@@ -12,7 +12,8 @@
 #include "common/utf8.h"
 #include "common/wsframe.h"
 
-int seq_init(struct sequencer *s, const struct ring *ring, uint64_t origin, uint64_t hash_key, struct counters *count)
+int seq_init(struct sequencer *s, const struct ring *ring, uint64_t origin, uint64_t hash_key,
+	     struct counters *count)
 {
 	*s = (struct sequencer){
 		.ring = *ring,
@@ -95,10 +96,12 @@ static bool read_cursor(struct sequencer *s, struct seq_reader *r)
 	return true;
 }
 
-/* Has it handled all that concerned it? What it pushed before it moved the cursor was visible when the cursor was. */
+/* Has it handled all that concerned it? What it pushed before it moved the cursor was visible when the cursor
+ * was. */
 static bool is_caught_up(struct sequencer *s, struct seq_reader *r)
 {
-	return read_cursor(s, r) && r->cursor >= r->concern_end && ring_head(&r->slot->control) == r->control_pos;
+	return read_cursor(s, r) && r->cursor >= r->concern_end &&
+	       ring_head(&r->slot->control) == r->control_pos;
 }
 
 static void store_skip(struct seq_reader *r, uint64_t to)
@@ -157,10 +160,12 @@ int seq_blame(const struct sequencer *s)
 	return somebody_waits ? slowest : SEQ_NOBODY;
 }
 
-/* Space for `need` bytes that leaves `spare` free? The cursors are read only if the last known gate is too small. */
+/* Space for `need` bytes that leaves `spare` free? The cursors are read only if the last known gate is too
+ * small. */
 static bool has_space(struct sequencer *s, uint64_t need, uint64_t spare)
 {
-	return ring_space(&s->ring, s->gate) >= need + spare || ring_space(&s->ring, seq_refresh(s)) >= need + spare;
+	return ring_space(&s->ring, s->gate) >= need + spare ||
+	       ring_space(&s->ring, seq_refresh(s)) >= need + spare;
 }
 
 /* ---- marks and wake-ups */
@@ -198,7 +203,8 @@ static void wake(struct sequencer *s, struct seq_reader *r)
 		return;
 	count_add(&s->count->wakeups, 1);
 	if (write(r->wake_fd, &one, sizeof(one)) == -1 && errno != EAGAIN)
-		log_event(LOG_ERROR, "wake", "slot=%u errno=%d msg=\"cannot wake a worker\"", r->index, errno);
+		log_event(LOG_ERROR, "wake", "slot=%u errno=%d msg=\"cannot wake a worker\"", r->index,
+			  errno);
 }
 
 void seq_flush(struct sequencer *s)
@@ -333,8 +339,8 @@ static void set_full(struct sequencer *s, uint64_t need)
 	seq_flush(s); /* whoever could make space must be awake */
 }
 
-/* The channel, if the record is to be committed at all. With Redis only for those who listen now; without it for the
- * history, too. *is_lost: there is no memory for it. */
+/* The channel, if the record is to be committed at all. With Redis only for those who listen now; without it
+ * for the history, too. *is_lost: there is no memory for it. */
 static struct interest_entry *entry_of(struct sequencer *s, uint16_t ns, struct slice room, bool *is_lost)
 {
 	uint64_t hash = seq_hash(s, ns, room);
@@ -410,7 +416,8 @@ static void commit_control(struct sequencer *s, const struct waiting_control *w,
 	struct rec h = w->h;
 	uint64_t pos;
 
-	if (!w->is_all && (s->reader[w->reader].slot == NULL || s->reader[w->reader].incarnation != w->incarnation))
+	if (!w->is_all &&
+	    (s->reader[w->reader].slot == NULL || s->reader[w->reader].incarnation != w->incarnation))
 		return; /* it died while the record waited */
 	h.time_ns = clock_mono_ns();
 	h.slot = w->is_all ? REC_ALL : s->reader[w->reader].index;

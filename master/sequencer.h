@@ -1,28 +1,28 @@
 /* sequencer.h - the one place where records get their position: commit to the ring, gates, wake-ups.
  *
- * Master process only; never blocks; one thread. Knows the ring, the workers' slots and the channel table; nothing of
- * Redis, uplinks and processes.
+ * Master process only; never blocks; one thread. Knows the ring, the workers' slots and the channel table;
+ * nothing of Redis, uplinks and processes.
  *
- * Readers. A live worker is a reader, by a small id that is its name in the channel table. An id is used again only
- * when the table's sweep has forgotten it.
+ * Readers. A live worker is a reader, by a small id that is its name in the channel table. An id is used
+ * again only when the table's sweep has forgotten it.
  *
  *      ring   ...|-------- first ----- concern_end --------------- head
  *                                          ^ cursor has come here: nothing behind it concerns this reader,
  *                                            "caught up": skip_to may be head
  *
- * concern_end: the end of the last record that concerned the reader. first: the start of the first one since it was
- * last known to be caught up; 0 = it is caught up. skip_to is `first`, or head if caught up (K1, after R4). gate =
- * max(cursor, skip_to) as stored: it is stored before it counts.
+ * concern_end: the end of the last record that concerned the reader. first: the start of the first one since
+ * it was last known to be caught up; 0 = it is caught up. skip_to is `first`, or head if caught up (K1, after
+ * R4). gate = max(cursor, skip_to) as stored: it is stored before it counts.
  *
- * Two rules keep a worker from reading what is not protected for it, when it has dropped and added a channel again
- * while an older REC_SUBSCRIBED was under way: it is taken as caught up only while its control uplink is
- * empty, looked at after the cursor; and a REC_SUBSCRIBED does not take it as caught up at all. (Callers drain the
- * control uplinks before each publication for the same reason.)
+ * Two rules keep a worker from reading what is not protected for it, when it has dropped and added a channel
+ * again while an older REC_SUBSCRIBED was under way: it is taken as caught up only while its control uplink
+ * is empty, looked at after the cursor; and a REC_SUBSCRIBED does not take it as caught up at all. (Callers
+ * drain the control uplinks before each publication for the same reason.)
  *
- * Back-pressure. Publications leave `reserve` bytes of the ring to control records; if even these are used up, control
- * records wait in a queue on the heap, in order. Its size is bounded by what asks for them: a record for each
- * interest and each pending publication. When a publication does not fit, SEQ_FULL: nothing was taken, is_full is
- * set until seq_poll() finds space.
+ * Back-pressure. Publications leave `reserve` bytes of the ring to control records; if even these are used
+ * up, control records wait in a queue on the heap, in order. Its size is bounded by what asks for them: a
+ * record for each interest and each pending publication. When a publication does not fit, SEQ_FULL: nothing
+ * was taken, is_full is set until seq_poll() finds space.
  */
 #ifndef RC_SEQUENCER_H
 #define RC_SEQUENCER_H
@@ -45,8 +45,8 @@ struct seq_reader {
 	int wake_fd;
 	uint16_t index; /* its slot */
 	uint32_t incarnation;
-	uint64_t cursor;      /* as last read */
-	uint64_t skip_to;     /* as last stored */
+	uint64_t cursor;             /* as last read */
+	uint64_t skip_to;            /* as last stored */
 	uint64_t concern_end, first; /* concern_end 0: nothing ever did */
 	uint64_t control_pos; /* what the master has taken of the control uplink: drain.c keeps it true */
 	bool is_marked;       /* a record of this batch concerns it */
@@ -56,7 +56,7 @@ struct seq_reader {
 struct sequencer {
 	struct ring ring;
 	struct interest interest;
-	struct counters *count; /* the master's block */
+	struct counters *count;                             /* the master's block */
 	const struct cfg_namespace *ns[CFG_MAX_NAMESPACES]; /* by id; NULL: gone, or never was */
 	uint64_t origin, hash_key;
 	bool is_local; /* no Redis configured: what nobody wants is committed too, for the history */
@@ -84,11 +84,13 @@ void seq_free(struct sequencer *s);
 
 /* ---- readers */
 
-/* A worker that begins at seq_head() from now on; its gate counts at once. `slot` and the wake descriptor are borrowed
- * until seq_reader_remove(). Returns its id, or SEQ_NOBODY if none is free. */
-int seq_reader_add(struct sequencer *s, struct slot *slot, uint16_t index, uint32_t incarnation, int wake_fd) MUST_CHECK;
+/* A worker that begins at seq_head() from now on; its gate counts at once. `slot` and the wake descriptor are
+ * borrowed until seq_reader_remove(). Returns its id, or SEQ_NOBODY if none is free. */
+int seq_reader_add(struct sequencer *s, struct slot *slot, uint16_t index, uint32_t incarnation,
+		   int wake_fd) MUST_CHECK;
 
-/* After waitpid() has returned the worker: its gate counts no more, its interest is forgotten by the sweep. */
+/* After waitpid() has returned the worker: its gate counts no more, its interest is forgotten by the sweep.
+ */
 void seq_reader_remove(struct sequencer *s, uint8_t id);
 
 static inline uint64_t seq_head(const struct sequencer *s)
@@ -99,8 +101,8 @@ static inline uint64_t seq_head(const struct sequencer *s)
 /* The smallest gate, from the cursors of now. */
 uint64_t seq_refresh(struct sequencer *s);
 
-/* Which reader alone makes all others wait? Its id, or SEQ_NOBODY: if the ring is not full; if another one is not at
- * head either; or if none of the others has had anything to read within the last lap. */
+/* Which reader alone makes all others wait? Its id, or SEQ_NOBODY: if the ring is not full; if another one is
+ * not at head either; or if none of the others has had anything to read within the last lap. */
 int seq_blame(const struct sequencer *s);
 
 /* ---- publications */
@@ -129,9 +131,11 @@ struct seq_outcome {
 	enum rec_answer why; /* SEQ_DROPPED: REC_TOO_LARGE, REC_NO_ROUTE or REC_OVERLOADED */
 };
 
-enum seq_result seq_publish(struct sequencer *s, const struct seq_message *m, struct seq_outcome *out) MUST_CHECK;
+enum seq_result seq_publish(struct sequencer *s, const struct seq_message *m,
+			    struct seq_outcome *out) MUST_CHECK;
 
-/* The room that the payload names, into dst (CFG_ROOM_MAX bytes). Returns its length; 0: none, counted as a drop. */
+/* The room that the payload names, into dst (CFG_ROOM_MAX bytes). Returns its length; 0: none, counted as a
+ * drop. */
 size_t seq_route(struct sequencer *s, const struct cfg_namespace *ns, struct slice payload, char *dst);
 
 /* Count a publication that the master drops. */
@@ -156,8 +160,8 @@ void seq_control_all(struct sequencer *s, const struct rec *h);
 /* Wake the sleepers that a record of the batch concerns; move skip_to. Before the loop blocks. */
 void seq_flush(struct sequencer *s);
 
-/* While is_full, once a millisecond and when uplinks wake the master: commit waiting control records, wake sleepers
- * that hold the ring. Returns true if publications may be tried again (is_full is false then). */
+/* While is_full, once a millisecond and when uplinks wake the master: commit waiting control records, wake
+ * sleepers that hold the ring. Returns true if publications may be tried again (is_full is false then). */
 bool seq_poll(struct sequencer *s);
 
 #endif

@@ -38,7 +38,8 @@ static void stop(struct master *m, int sig)
 	uint64_t due = clock_mono_ms() + c->stop.drain_time + c->limits.close_linger + SUPERVISE_STOP_MS;
 
 	if (m->phase == MASTER_STOP) {
-		log_event(LOG_WARN, "stop", "reason=%s msg=\"the second signal: at once\"", sig == SIGINT ? "INT" : "TERM");
+		log_event(LOG_WARN, "stop", "reason=%s msg=\"the second signal: at once\"",
+			  sig == SIGINT ? "INT" : "TERM");
 		supervise_kill_all(m, NULL, KILL_STOP);
 		master_exit(m, 0);
 		return;
@@ -54,7 +55,8 @@ static void quit(struct master *m)
 {
 	if (m->phase != MASTER_SERVE)
 		return;
-	log_event(LOG_INFO, "stop", "reason=QUIT total=%u msg=\"waiting for the clients to leave\"", m->n_active);
+	log_event(LOG_INFO, "stop", "reason=QUIT total=%u msg=\"waiting for the clients to leave\"",
+		  m->n_active);
 	leave_service(m, MASTER_QUIT);
 	supervise_drain(m, NULL, 0, 0, 0);
 	supervise_reap(m);

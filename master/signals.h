@@ -5,8 +5,8 @@
  *    HUP        reload.h
  *    USR1       log files anew, here and in the workers
  *    USR2       refused in this version
- *    WINCH      stop accepting, serve on; a HUP ends it. Only without a terminal, where it would mean a resized window
- *    CHLD       supervise_reap()
+ *    WINCH      stop accepting, serve on; a HUP ends it. Only without a terminal, where it would mean a
+ * resized window CHLD       supervise_reap()
  */
 #ifndef RC_SIGNALS_H
 #define RC_SIGNALS_H
@@ -15,8 +15,8 @@
 
 void signals_start(struct master *m);
 
-/* In a forked child, before it destroys the loop: libev lets a signal belong to one loop only. Dispositions are the
- * defaults afterwards. */
+/* In a forked child, before it destroys the loop: libev lets a signal belong to one loop only. Dispositions
+ * are the defaults afterwards. */
 void signals_stop(struct master *m);
 
 #endif

@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "master/relay.h"
 #include "master/signals.h"
+#include "master/subscribe.h"
 
 #define FIXED_FDS 16
 
@@ -23,8 +23,8 @@ static int compare_int(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Close everything but `keep` (sorted in place): other workers' descriptors, the Redis links, and the write end of the
- * life pipe, which would keep this worker from ever noticing the master's end. */
+/* Close everything but `keep` (sorted in place): other workers' descriptors, the Redis links, and the write
+ * end of the life pipe, which would keep this worker from ever noticing the master's end. */
 static int close_others(int *keep, size_t n)
 {
 	unsigned from = 0;
@@ -47,8 +47,9 @@ static int close_inherited(const struct worker_boot *b)
 
 	if (keep == NULL)
 		return -1;
-	const int fixed[] = {STDIN_FILENO,   STDOUT_FILENO, STDERR_FILENO, log_descriptor(),  b->ring_fd,        b->slot_fd,
-			     b->counters_fd, b->globals_fd, b->wake_fd,    b->master_wake_fd, b->master_pipe_fd};
+	const int fixed[] = {STDIN_FILENO, STDOUT_FILENO,     STDERR_FILENO,    log_descriptor(),
+			     b->ring_fd,   b->slot_fd,        b->counters_fd,   b->globals_fd,
+			     b->wake_fd,   b->master_wake_fd, b->master_pipe_fd};
 
 	_Static_assert(ARRAY_LEN(fixed) <= FIXED_FDS, "room for the fixed descriptors");
 	memcpy(keep, fixed, sizeof(fixed));
@@ -88,14 +89,16 @@ static _Noreturn void run_child(struct master *m, const struct worker_boot *boot
 	signals_stop(m);
 	ev_loop_destroy(m->loop);
 	if (close_inherited(boot) == -1 || become_user(boot->config->user) == -1) {
-		log_event(LOG_ERROR, "start_failed", "errno=%d msg=\"worker cannot start: %s\"", errno, strerror(errno));
+		log_event(LOG_ERROR, "start_failed", "errno=%d msg=\"worker cannot start: %s\"", errno,
+			  strerror(errno));
 		_exit(1);
 	}
 	/* _exit: atexit handlers and stdio buffers are the master's. */
 	_exit(worker_main(boot));
 }
 
-static void fill_listeners(const struct master *m, const struct config *c, unsigned position, int *listens, int *admins)
+static void fill_listeners(const struct master *m, const struct config *c, unsigned position, int *listens,
+			   int *admins)
 {
 	for (size_t i = 0; i < c->n_listens; i++)
 		listens[i] = listen_fd(&m->listeners, c, LISTEN_CLIENT, i, position);
@@ -150,14 +153,15 @@ static int open_slot(struct master *m, struct child *c, uint64_t start)
 	c->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (c->wake_fd == -1)
 		return -1;
-	if (slot_create(&c->seg, c->slot, c->incarnation, start, c->generation->config->ring.uplink_size) == -1) {
+	if (slot_create(&c->seg, c->slot, c->incarnation, start, c->generation->config->ring.uplink_size) ==
+	    -1) {
 		close(c->wake_fd);
 		return -1;
 	}
 	id = seq_reader_add(&m->seq, &c->seg, c->slot, c->incarnation, c->wake_fd);
 	if (id == SEQ_NOBODY) {
 		/* Workers die faster than the sweep goes: the whole of it at once. */
-		relay_sweep(m, 3 * m->seq.interest.n_buckets);
+		subscribe_sweep(m, 3 * m->seq.interest.n_buckets);
 		id = seq_reader_add(&m->seq, &c->seg, c->slot, c->incarnation, c->wake_fd);
 	}
 	if (id == SEQ_NOBODY) {

@@ -33,7 +33,8 @@ static int random_word(uint64_t *w)
 	return 0;
 }
 
-/* The ring: header page, then the data. The writable view stays here; workers get a descriptor that can't write. */
+/* The ring: header page, then the data. The writable view stays here; workers get a descriptor that can't
+ * write. */
 static int make_ring(struct master *m, uint64_t size, struct ring *ring)
 {
 	int fd = seg_create("ringcast-ring", SEG_PAGE + size);
@@ -44,7 +45,8 @@ static int make_ring(struct master *m, uint64_t size, struct ring *ring)
 	m->ring_fd = seg_reopen_readonly(fd);
 	data = seg_map_twice(fd, SEG_PAGE, size, SEG_PAGE, PROT_READ | PROT_WRITE);
 	close(fd);
-	if (m->ring_fd == -1 || data == NULL || seg_keep_from_children(data - SEG_PAGE, SEG_PAGE + 2 * size) == -1)
+	if (m->ring_fd == -1 || data == NULL ||
+	    seg_keep_from_children(data - SEG_PAGE, SEG_PAGE + 2 * size) == -1)
 		return -1;
 	ring_init(ring, (struct ring_hdr *)(data - SEG_PAGE), data, size, size);
 	return 0;
@@ -59,7 +61,8 @@ static int make_globals(struct master *m)
 	m->globals_fd = seg_reopen_readonly(fd);
 	m->globals = seg_map(fd, 0, GLOBALS_BYTES, PROT_READ | PROT_WRITE);
 	close(fd);
-	if (m->globals_fd == -1 || m->globals == NULL || seg_keep_from_children(m->globals, GLOBALS_BYTES) == -1 ||
+	if (m->globals_fd == -1 || m->globals == NULL ||
+	    seg_keep_from_children(m->globals, GLOBALS_BYTES) == -1 ||
 	    random_word(&m->globals->origin) == -1 || random_word(&m->globals->hash_key) == -1)
 		return -1;
 	m->globals->layout = GLOBALS_LAYOUT;
@@ -105,7 +108,8 @@ static void close_if(int fd)
 
 void start_free_segments(struct master *m)
 {
-	const int fds[] = {m->ring_fd, m->globals_fd, m->counters_fd, m->wake_fd, m->life_read, m->life_write};
+	const int fds[] = {m->ring_fd, m->globals_fd, m->counters_fd,
+			   m->wake_fd, m->life_read,  m->life_write};
 
 	if (m->seq.ring.data != NULL)
 		seg_unmap_twice(m->seq.ring.data, m->seq.ring.size, SEG_PAGE);
@@ -144,14 +148,16 @@ int start_register_namespaces(struct master *m, struct config *c)
 		}
 		ns->id = (uint16_t)id;
 	}
-	/* Release: workers that read the count find the names. */
+	/* Release: whoever reads the count finds the names below it: pairs with the acquire in
+	 * worker/stats.c. */
 	atomic_store_explicit(&g->n_namespaces, n, memory_order_release);
 	return 0;
 }
 
 /* ---- pid file */
 
-/* The lock, and not the number in the file, tells whether its master lives: a number may be somebody else's by now. */
+/* The lock, and not the number in the file, tells whether its master lives: a number may be somebody else's
+ * by now. */
 int start_pid_file(struct master *m, const char *path, struct buf *error)
 {
 	char text[32];

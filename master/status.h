@@ -1,5 +1,5 @@
-/* status.h - what workers show about the master and about each other: upkeep of the globals and of the master's
- * counters. Master process; never blocks.
+/* status.h - what workers show about the master and about each other: upkeep of the globals and of the
+ * master's counters. Master process; never blocks.
  */
 #ifndef RC_STATUS_H
 #define RC_STATUS_H

@@ -20,8 +20,9 @@
 #define TICK_MAX_MS 500u /* a longer tick is the master's own sleep */
 
 static const char *const kill_names[] = {
-	[KILL_NONE] = "none",     [KILL_STUCK] = "stuck",        [KILL_HOLD] = "hold", [KILL_BROKEN] = "broken",
-	[KILL_BOOT] = "no_hello", [KILL_DRAIN] = "drain_timeout", [KILL_STOP] = "stop",
+	[KILL_NONE] = "none",     [KILL_STUCK] = "stuck",   [KILL_HOLD] = "hold",
+	[KILL_BROKEN] = "broken", [KILL_BOOT] = "no_hello", [KILL_DRAIN] = "drain_timeout",
+	[KILL_STOP] = "stop",
 };
 
 /* ---- states */
@@ -94,7 +95,8 @@ static struct child *empty_slot(struct master *m)
 
 static uint32_t next_backoff(uint32_t ms)
 {
-	return ms == 0 ? SUPERVISE_BACKOFF_MIN_MS : (uint32_t)u64_min(2 * (uint64_t)ms, SUPERVISE_BACKOFF_MAX_MS);
+	return ms == 0 ? SUPERVISE_BACKOFF_MIN_MS
+		       : (uint32_t)u64_min(2 * (uint64_t)ms, SUPERVISE_BACKOFF_MAX_MS);
 }
 
 static void fill_post(struct master *m, struct generation *g, unsigned position)
@@ -106,7 +108,8 @@ static void fill_post(struct master *m, struct generation *g, unsigned position)
 	if (c == NULL || spawn_worker(m, c, g, position) == -1) {
 		p->backoff_ms = next_backoff(p->backoff_ms);
 		p->due_ms = clock_mono_ms() + p->backoff_ms;
-		log_event(LOG_ERROR, "spawn_failed", "errno=%d msg=\"cannot start a worker; next try in %u ms\"",
+		log_event(LOG_ERROR, "spawn_failed",
+			  "errno=%d msg=\"cannot start a worker; next try in %u ms\"",
 			  c == NULL ? ENOSPC : errno, p->backoff_ms);
 		return;
 	}
@@ -116,10 +119,11 @@ static void fill_post(struct master *m, struct generation *g, unsigned position)
 	c->born_ms = clock_mono_ms();
 	c->deadline_ms = c->born_ms + SUPERVISE_BOOT_MS;
 	child_move(m, c, WORKER_BOOT);
-	log_event(LOG_INFO, "worker_start", "slot=%u worker_pid=%ld worker=%u generation=%u", c->slot, (long)c->pid,
-		  position, g->number);
+	log_event(LOG_INFO, "worker_start", "slot=%u worker_pid=%ld worker=%u generation=%u", c->slot,
+		  (long)c->pid, position, g->number);
 	if (m->is_paused && g == m->generation)
-		seq_control(&m->seq, c->reader, &pause, (struct slice){0}); /* read before its first accept() */
+		seq_control(&m->seq, c->reader, &pause,
+			    (struct slice){0}); /* read before its first accept() */
 }
 
 static void fill_generation(struct master *m, struct generation *g)
@@ -213,8 +217,9 @@ void supervise_kill(struct master *m, struct child *c, enum child_kill why)
 	c->kill = why;
 	if (why == KILL_STUCK || why == KILL_HOLD) {
 		count_add(&m->count->stuck_kills, 1);
-		log_event(LOG_ERROR, "worker_stuck", "slot=%u worker_pid=%ld reason=%s total=%llu msg=\"killed\"", c->slot,
-			  (long)c->pid, kill_names[why],
+		log_event(LOG_ERROR, "worker_stuck",
+			  "slot=%u worker_pid=%ld reason=%s total=%llu msg=\"killed\"", c->slot, (long)c->pid,
+			  kill_names[why],
 			  (unsigned long long)(seq_head(&m->seq) - m->seq.reader[c->reader].cursor));
 	} else if (why == KILL_BROKEN) {
 		count_add(&m->count->broken_uplinks, 1);
@@ -238,7 +243,8 @@ static void zero_gauges(const struct master *m, const struct child *c)
 	struct counters *block = counters_map_block(m->counters_fd, c->slot);
 
 	if (block == NULL) {
-		log_event(LOG_ERROR, "no_memory", "slot=%u msg=\"its gauges keep their last values\"", c->slot);
+		log_event(LOG_ERROR, "no_memory", "slot=%u msg=\"its gauges keep their last values\"",
+			  c->slot);
 		return;
 	}
 	counters_zero_gauges(block);
@@ -250,7 +256,8 @@ static bool is_outside_kill(const struct child *c, int status)
 {
 	int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 
-	return c->kill == KILL_NONE && (sig == SIGKILL || sig == SIGTERM || sig == SIGINT || sig == SIGQUIT || sig == SIGHUP);
+	return c->kill == KILL_NONE &&
+	       (sig == SIGKILL || sig == SIGTERM || sig == SIGINT || sig == SIGQUIT || sig == SIGHUP);
 }
 
 static bool is_failed_start(const struct child *c, int status, uint64_t now)
@@ -274,14 +281,14 @@ static void count_restart(struct master *m, struct child *c, int status)
 
 static void log_exit(const struct child *c, int status, bool is_expected)
 {
-	const char *reason = c->kill != KILL_NONE      ? kill_names[c->kill] :
-			     WIFSIGNALED(status)       ? "signal" :
-			     c->state == WORKER_DRAIN  ? "drained" :
-							 "exit";
+	const char *reason = c->kill != KILL_NONE       ? kill_names[c->kill]
+			     : WIFSIGNALED(status)      ? "signal"
+			     : c->state == WORKER_DRAIN ? "drained"
+							: "exit";
 	int number = WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status);
 
-	log_event(is_expected ? LOG_INFO : LOG_ERROR, "worker_exit", "slot=%u worker_pid=%ld reason=%s status=%d", c->slot,
-		  (long)c->pid, reason, number);
+	log_event(is_expected ? LOG_INFO : LOG_ERROR, "worker_exit",
+		  "slot=%u worker_pid=%ld reason=%s status=%d", c->slot, (long)c->pid, reason, number);
 }
 
 /* Its post is vacant. Does somebody have to take it? */
@@ -347,7 +354,8 @@ void supervise_reap(struct master *m)
 		master_exit(m, 0);
 }
 
-void supervise_drain(struct master *m, const struct generation *g, uint16_t code, uint32_t spread_ms, uint64_t due_ms)
+void supervise_drain(struct master *m, const struct generation *g, uint16_t code, uint32_t spread_ms,
+		     uint64_t due_ms)
 {
 	const struct rec h = {.type = REC_DRAIN, .arg = {code, spread_ms}};
 
@@ -382,8 +390,9 @@ static void check_heartbeat(struct master *m, struct child *c, uint32_t elapsed_
 static void check_child(struct master *m, struct child *c, uint32_t elapsed_ms, uint64_t now)
 {
 	if (m->seq.reader[c->reader].is_broken && c->kill == KILL_NONE) {
-		log_event(LOG_ERROR, "cursor_broken", "slot=%u worker_pid=%ld msg=\"a worker wrote a cursor that cannot be\"",
-			  c->slot, (long)c->pid);
+		log_event(LOG_ERROR, "cursor_broken",
+			  "slot=%u worker_pid=%ld msg=\"a worker wrote a cursor that cannot be\"", c->slot,
+			  (long)c->pid);
 		supervise_kill(m, c, KILL_BROKEN);
 	}
 	check_heartbeat(m, c, elapsed_ms);

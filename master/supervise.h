@@ -8,17 +8,18 @@
  *     |                 | BOOT_MS        | hold, broken       |
  *     +-- remains <-----+----------------+--------------------+
  *
- * Only child_move() writes the state. `remains`: waitpid() has returned the process (pid 0, its gate counts no more), but
- * its data uplink holds publications that the ring or Redis can't take yet; usually over at once.
+ * Only child_move() writes the state. `remains`: waitpid() has returned the process (pid 0, its gate counts
+ * no more), but its data uplink holds publications that the ring or Redis can't take yet; usually over at
+ * once.
  *
- * A post is a worker position of a generation; a vacant one is filled at once. Only a worker that died before HELLO or
- * within SUPERVISE_EARLY_MS of it, and not by a signal from outside, makes its post wait: 50 ms, doubling up to 5 s. Never
- * given up.
+ * A post is a worker position of a generation; a vacant one is filled at once. Only a worker that died before
+ * HELLO or within SUPERVISE_EARLY_MS of it, and not by a signal from outside, makes its post wait: 50 ms,
+ * doubling up to 5 s. Never given up.
  *
- * Stuck: a heartbeat that stands still for ring.stuck_time, measured in the master's own ticks, so that a machine
- * that slept kills nobody. Hold: see seq_blame(): the time during which one worker alone made all the others
- * wait adds up, time in which it did not is taken off again; at ring.hold_max it is killed. (A worker that is merely
- * the slowest, with the others close behind, never gets there.)
+ * Stuck: a heartbeat that stands still for ring.stuck_time, measured in the master's own ticks, so that a
+ * machine that slept kills nobody. Hold: see seq_blame(): the time during which one worker alone made all the
+ * others wait adds up, time in which it did not is taken off again; at ring.hold_max it is killed. (A worker
+ * that is merely the slowest, with the others close behind, never gets there.)
  */
 #ifndef RC_SUPERVISE_H
 #define RC_SUPERVISE_H
@@ -31,7 +32,8 @@
 #define SUPERVISE_BACKOFF_MAX_MS 5000u
 #define SUPERVISE_STOP_MS        2000u /* beyond the times that clients are given */
 
-/* A generation for `config` (which it owns from here on), without workers. NULL: ENOMEM, config is the caller's. */
+/* A generation for `config` (which it owns from here on), without workers. NULL: ENOMEM, config is the
+ * caller's. */
 struct generation *supervise_generation(struct master *m, struct config *config) MUST_CHECK;
 
 /* Fill vacant posts of the generations that are in service or starting. */
@@ -49,9 +51,10 @@ void supervise_kill(struct master *m, struct child *c, enum child_kill why);
 /* Remains whose uplink may be empty by now: free the slot. Nothing happens to others. */
 void supervise_bury(struct master *m, struct child *c);
 
-/* Tell the workers of `g` (NULL: all) to leave: REC_DRAIN with these arguments; SIGKILL after due_ms (a point in time;
- * 0 = never). */
-void supervise_drain(struct master *m, const struct generation *g, uint16_t code, uint32_t spread_ms, uint64_t due_ms);
+/* Tell the workers of `g` (NULL: all) to leave: REC_DRAIN with these arguments; SIGKILL after due_ms (a point
+ * in time; 0 = never). */
+void supervise_drain(struct master *m, const struct generation *g, uint16_t code, uint32_t spread_ms,
+		     uint64_t due_ms);
 
 /* Four times a second: heartbeats, deadlines. elapsed_ms since the last time. */
 void supervise_tick(struct master *m, uint32_t elapsed_ms);

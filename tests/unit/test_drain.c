@@ -1,6 +1,6 @@
-/* LINK: master/drain.c master/sequencer.c master/interest.c shm/ring.c shm/record.c shm/slot.c shm/seg.c shm/uplink.c
- *       shm/counters.c
- * Uplinks to actions: what workers push, honest and not. Relay and supervision are played by the test. */
+/* LINK: master/drain.c master/sequencer.c master/interest.c shm/ring.c shm/record.c shm/slot.c shm/seg.c
+ * shm/uplink.c shm/counters.c Uplinks to actions: what workers push, honest and not. Relay and supervision
+ * are played by the test. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -13,6 +13,7 @@
 #include "common/wsframe.h"
 #include "master/drain.h"
 #include "master/relay.h"
+#include "master/subscribe.h"
 #include "master/supervise.h"
 #include "shm/uplink.h"
 
@@ -24,10 +25,10 @@
 
 static struct {
 	unsigned published, refused, added, dropped, hello, killed, buried;
-	bool is_full;        /* relay_publish() takes nothing */
-	uint64_t max;        /* relay_refuses_size() */
-	uint64_t len, sum;   /* of the last message */
-	uint8_t source[64];  /* order of publishers: their slots */
+	bool is_full;       /* relay_publish() takes nothing */
+	uint64_t max;       /* relay_refuses_size() */
+	uint64_t len, sum;  /* of the last message */
+	uint8_t source[64]; /* order of publishers: their slots */
 	char room[CFG_ROOM_MAX + 1];
 	struct relay_message last;
 } seen;
@@ -41,7 +42,7 @@ static uint64_t sum_of(const char *p, size_t len)
 	return s;
 }
 
-void relay_add(struct master *m, struct child *c, const struct cfg_namespace *ns, struct slice room)
+void subscribe_add(struct master *m, struct child *c, const struct cfg_namespace *ns, struct slice room)
 {
 	(void)m;
 	(void)c;
@@ -51,7 +52,7 @@ void relay_add(struct master *m, struct child *c, const struct cfg_namespace *ns
 	seen.added++;
 }
 
-void relay_drop(struct master *m, struct child *c, const struct cfg_namespace *ns, struct slice room)
+void subscribe_drop(struct master *m, struct child *c, const struct cfg_namespace *ns, struct slice room)
 {
 	(void)m;
 	(void)c;
@@ -175,7 +176,8 @@ static const struct up_rec honest = {
 
 static bool push(unsigned w, struct up_rec h, const char *p, size_t len)
 {
-	return uplink_push(&up[w].data, &h, h.type == UP_CHUNK ? (struct slice){0} : (struct slice){"room", 4},
+	return uplink_push(&up[w].data, &h,
+			   h.type == UP_CHUNK ? (struct slice){0} : (struct slice){"room", 4},
 			   (struct slice){p, len}, true);
 }
 
@@ -479,16 +481,16 @@ static void assert_killed(unsigned w)
 	assert_int_equal(seen.killed, 1);
 }
 
-#define BAD_PUBLISH(name, field, value)                                                                              \
-	static void name(void **state)                                                                               \
-	{                                                                                                            \
-		struct up_rec h = honest;                                                                            \
-                                                                                                                     \
-		(void)state;                                                                                         \
-		h.total = 3;                                                                                         \
-		h.field = (value);                                                                                   \
-		assert_true(push(0, h, "abc", 3));                                                                   \
-		assert_killed(0);                                                                                    \
+#define BAD_PUBLISH(name, field, value)                                                                      \
+	static void name(void **state)                                                                       \
+	{                                                                                                    \
+		struct up_rec h = honest;                                                                    \
+                                                                                                             \
+		(void)state;                                                                                 \
+		h.total = 3;                                                                                 \
+		h.field = (value);                                                                           \
+		assert_true(push(0, h, "abc", 3));                                                           \
+		assert_killed(0);                                                                            \
 	}
 
 BAD_PUBLISH(test_bad_type, type, 200)

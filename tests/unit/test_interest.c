@@ -207,7 +207,8 @@ static void test_dead_readers_leave_by_and_by(void **state)
 	assert_int_equal(t->n_dead, 0);
 	assert_int_equal(idle_seen, MANY / 2);
 	for (unsigned i = 0; i < MANY; i++) {
-		const struct interest_entry *e = interest_find(t, hash_of(i), 0, name_of(buf, sizeof(buf), i));
+		const struct interest_entry *e =
+			interest_find(t, hash_of(i), 0, name_of(buf, sizeof(buf), i));
 
 		assert_non_null(e);
 		assert_false(interest_has(e, 9));

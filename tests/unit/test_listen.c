@@ -1,5 +1,6 @@
 /* LINK: master/listen.c */
-/* Listening sockets: addresses, the reuseport group, what a reload keeps, what an older server left behind. */
+/* Listening sockets: addresses, the reuseport group, what a reload keeps, what an older server left behind.
+ */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -34,7 +35,8 @@ static int setup(void **state)
 	if (r == NULL)
 		return -1;
 	*state = r;
-	snprintf(r->dir, sizeof(r->dir), "%s/rc-listen-XXXXXX", tmp != NULL && strlen(tmp) < 40 ? tmp : "/tmp");
+	snprintf(r->dir, sizeof(r->dir), "%s/rc-listen-XXXXXX",
+		 tmp != NULL && strlen(tmp) < 40 ? tmp : "/tmp");
 	if (mkdtemp(r->dir) == NULL)
 		return -1;
 	snprintf(r->path, sizeof(r->path), "%s/s", r->dir);
@@ -61,12 +63,14 @@ static int teardown(void **state)
 
 static struct cfg_listener tcp(const char *addr, const char *host, uint16_t port)
 {
-	return (struct cfg_listener){.addr = (char *)(uintptr_t)addr, .host = (char *)(uintptr_t)host, .port = port, .backlog = 8};
+	return (struct cfg_listener){
+		.addr = (char *)(uintptr_t)addr, .host = (char *)(uintptr_t)host, .port = port, .backlog = 8};
 }
 
 static struct cfg_listener local(struct rig *r, mode_t mode)
 {
-	return (struct cfg_listener){.addr = r->addr, .is_unix = true, .path = r->path, .backlog = 8, .mode = mode};
+	return (struct cfg_listener){
+		.addr = r->addr, .is_unix = true, .path = r->path, .backlog = 8, .mode = mode};
 }
 
 static uint16_t port_of(int fd)
@@ -120,7 +124,8 @@ static void test_one_socket_per_position_on_one_port(void **state)
 		assert_true(accepts(fd[i]));
 		assert_int_equal(port_of(fd[i]), port_of(fd[0]));
 		assert_true(i == 0 || fd[i] != fd[i - 1]);
-		assert_int_equal(listen_fd(&r->set, &r->c, LISTEN_ADMIN, 0, i), listen_fd(&r->set, &r->c, LISTEN_ADMIN, 0, 0));
+		assert_int_equal(listen_fd(&r->set, &r->c, LISTEN_ADMIN, 0, i),
+				 listen_fd(&r->set, &r->c, LISTEN_ADMIN, 0, 0));
 	}
 	assert_int_equal(listen_fd(&r->set, &r->c, LISTEN_CLIENT, 0, 3), -1);
 	assert_int_not_equal(port_of(listen_fd(&r->set, &r->c, LISTEN_ADMIN, 0, 0)), port_of(fd[0]));

@@ -1,5 +1,7 @@
-/* LINK: master/sequencer.c master/interest.c shm/ring.c shm/record.c shm/slot.c shm/seg.c shm/uplink.c shm/counters.c */
-/* Commit, gates, skip_to, wake-ups, back-pressure: a real ring and real slots, with the workers played by the test. */
+/* LINK: master/sequencer.c master/interest.c shm/ring.c shm/record.c shm/slot.c shm/seg.c shm/uplink.c
+ * shm/counters.c */
+/* Commit, gates, skip_to, wake-ups, back-pressure: a real ring and real slots, with the workers played by the
+ * test. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -90,7 +92,8 @@ static struct interest_entry *want(struct rig *r, unsigned w, const char *room)
 	return e;
 }
 
-static enum seq_result publish_bytes(struct rig *r, const char *room, const char *p, size_t len, struct seq_outcome *out)
+static enum seq_result publish_bytes(struct rig *r, const char *room, const char *p, size_t len,
+				     struct seq_outcome *out)
 {
 	struct seq_message m = {
 		.ns = &r->ns,
@@ -211,7 +214,8 @@ static void test_with_redis_only_for_listeners(void **state)
 	assert_int_equal(r->s.interest.n, 1);
 }
 
-static uint8_t opcode_of_last(struct rig *r, enum cfg_opcode rule, uint8_t given, bool trusted, const char *p, size_t len)
+static uint8_t opcode_of_last(struct rig *r, enum cfg_opcode rule, uint8_t given, bool trusted, const char *p,
+			      size_t len)
 {
 	uint64_t pos = seq_head(&r->s);
 	struct seq_message m = {.ns = &r->ns,
@@ -242,7 +246,8 @@ static void test_opcodes(void **state)
 	assert_int_equal(count_get(bad), 0);
 	assert_int_equal(opcode_of_last(r, CFG_OPCODE_TEXT, 0, false, "\xff", 1), 0);
 	assert_int_equal(count_get(bad), 1);
-	/* What a host says it is, it is; but invalid text of another host would break every client's parser. */
+	/* What a host says it is, it is; but invalid text of another host would break every client's parser.
+	 */
 	assert_int_equal(opcode_of_last(r, CFG_OPCODE_TEXT, WS_BINARY, false, "\xff", 1), WS_BINARY);
 	assert_int_equal(opcode_of_last(r, CFG_OPCODE_BINARY, WS_TEXT, false, "text", 4), WS_TEXT);
 	assert_int_equal(opcode_of_last(r, CFG_OPCODE_AUTO, WS_TEXT, false, "\xff", 1), 0);
@@ -376,7 +381,8 @@ static void test_skip_to_follows_who_is_not_concerned(void **state)
 		seq_flush(&r->s);
 	}
 	assert_int_equal(slot_skip_to(&r->slot[deaf]), seq_head(&r->s));
-	assert_int_equal(slot_skip_to(&r->slot[listener]), first); /* no further than the first it has to read */
+	assert_int_equal(slot_skip_to(&r->slot[listener]),
+			 first); /* no further than the first it has to read */
 	assert_int_equal(seq_refresh(&r->s), first);
 	slot_set_cursor(&r->slot[listener], first + peek(r, first).len);
 	assert_int_equal(seq_refresh(&r->s), first + peek(r, first).len);
@@ -428,7 +434,8 @@ static void test_not_caught_up_while_its_control_uplink_holds_something(void **s
 	assert_int_equal(publish(r, "a", "not for it, as far as we know"), SEQ_DONE);
 	seq_flush(&r->s);
 	assert_int_equal(slot_skip_to(&r->slot[w]), pos);
-	/* The ADD is taken and answered: what lies before the answer stays protected until the cursor has passed. */
+	/* The ADD is taken and answered: what lies before the answer stays protected until the cursor has
+	 * passed. */
 	r->s.reader[r->id[w]].control_pos = ring_head(&r->slot[w].control);
 	seq_control(&r->s, (uint8_t)r->id[w], &h, (struct slice){"a", 1});
 	seq_flush(&r->s);
