@@ -6,7 +6,8 @@ import subprocess
 from server import BUILD
 from waiting import SCALE
 
-BENCH_LOAD = os.path.join(BUILD, "bench-load")
+# Of the plain build, also when the server is one with sanitizers: it is the measure, not what is measured.
+BENCH_LOAD = os.path.join(os.environ.get("RINGCAST_BENCH", BUILD), "bench-load")
 
 
 class Load:
@@ -16,6 +17,7 @@ class Load:
         command = [BENCH_LOAD, "--json", "--target", "%s:%d" % (server.host, server.port),
                    "--http", "%s:%d" % (server.host, server.admin_port), "--path", "/ws/room%d",
                    "--max-seconds", str(int(seconds * SCALE))]
+        options.setdefault("drain", int(20 * SCALE))
         for name, value in options.items():
             command += ["--" + name.replace("_", "-"), str(value)]
         self.seconds = seconds
