@@ -273,6 +273,11 @@ uint64_t rig_publish(struct rig *r, struct rig_channel *ch, const void *p, size_
 	return publish_tagged(r, ch, WS_TEXT, p, len, 0);
 }
 
+uint64_t rig_publish_binary(struct rig *r, struct rig_channel *ch, const void *p, size_t len)
+{
+	return publish_tagged(r, ch, WS_BINARY, p, len, 0);
+}
+
 void rig_control(struct rig *r, const struct rec *h, struct slice room)
 {
 	struct rec copy = *h;

@@ -91,6 +91,7 @@ struct rig_channel *rig_channel(struct rig *r, unsigned ns, const char *room);
 bool rig_has_space(const struct rig *r, size_t room_len, size_t payload_len);
 /* Commit a publication; fails the test when it does not fit. Returns its position. */
 uint64_t rig_publish(struct rig *r, struct rig_channel *ch, const void *p, size_t len);
+uint64_t rig_publish_binary(struct rig *r, struct rig_channel *ch, const void *p, size_t len);
 /* A control record for this worker. */
 void rig_control(struct rig *r, const struct rec *h, struct slice room);
 /* Take what came up. Returns true if there was something. */
