@@ -257,3 +257,34 @@ bench-core: ## the core's figures beside the floor program's and the budgets (ab
 	@etc/install-packages.sh build run test
 	@$(MAKE) --no-print-directory all bench
 	@$(PY) bench/run.py --build $(BUILD) $(ARGS)
+
+# ---- shm tests
+#
+# The model explores the shipped ring code, compiled with its accesses replaced by steps of a memory machine
+# (tests/model/machine.h); a mutant is the same with one ordering weakened, moved or ignored.
+
+MODEL_DIR   := $(BUILD)/model
+MODEL_FLAGS := $(CSTD) $(WARN) -O2 -g -I. -DSHM_MODEL
+MODEL_SRC   := $(wildcard tests/model/*.c) shm/ring.c shm/record.c shm/uplink.c
+MODEL_OBJ   := $(MODEL_SRC:%.c=$(MODEL_DIR)/%.o)
+
+$(MODEL_DIR)/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(MODEL_FLAGS) -MMD -MP -c -o $@ $<
+
+$(MODEL_DIR)/model: $(MODEL_OBJ)
+	$(call say,LINK)
+	$(Q)$(CC) -o $@ $^
+
+-include $(wildcard $(MODEL_DIR)/*/*.d $(MODEL_DIR)/*/*/*.d)
+
+.PHONY: model model-all mutants
+model: $(MODEL_DIR)/model ## explore all interleavings and stale reads of the ring code (half a minute)
+	@$(MODEL_DIR)/model
+
+model-all: $(MODEL_DIR)/model ## the same with larger scopes (an hour)
+	@$(MODEL_DIR)/model --all
+
+mutants: $(MODEL_DIR)/model ## does the model notice each ordering that is weakened?
+	@tests/model/mutants $(MODEL_DIR)

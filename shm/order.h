@@ -31,9 +31,6 @@
 #ifndef ORD_C3
 #define ORD_C3 memory_order_acquire /* fence before the load of `reclaim` */
 #endif
-#ifndef ORD_C4
-#define ORD_C4 memory_order_acquire /* load next */
-#endif
 #ifndef ORD_C5
 #define ORD_C5 memory_order_acquire /* load reclaim */
 #endif

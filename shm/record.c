@@ -28,7 +28,7 @@ static void link_prev(struct ring *r, uint64_t prev, uint64_t pos)
 {
 	struct rec *p = (struct rec *)ring_at(r, prev);
 
-	SHM_STORE(R3, &p->next, pos); /* R3, pairs with C4 */
+	SHM_STORE(R3, &p->next, pos); /* R3, pairs with C4 and C3 */
 }
 
 uint64_t rec_commit(struct ring *r, uint64_t gate, struct rec *h, struct slice room, struct slice payload,
@@ -72,7 +72,7 @@ bool rec_next(const struct ring *r, uint64_t pos, uint64_t *next)
 {
 	struct rec *p = (struct rec *)ring_at(r, pos);
 
-	*next = SHM_LOAD(C4, &p->next); /* C4, pairs with R3 */
+	*next = SHM_LOAD_RLX(C4, &p->next); /* C4; the fence in ring_is_whole() pairs with R3 */
 	return ring_is_whole(r, pos);
 }
 

@@ -20,7 +20,7 @@
  *                                                                  the skip_to (K1, slot.h) that let it go
  *   R1  P  release fence behind R0                             --- pairs with C3
  *   R2  P  store the record's words (relaxed)                  --- read by C2
- *   R3  P  store the predecessor's `next` (release)            --- pairs with C4: who meets the position meets the
+ *   R3  P  store the predecessor's `next` (release)            --- pairs with C4 and C3: who meets the position meets the
  *                                                                  record. Before R4, so that a reader that has
  *                                                                  seen head past a record never finds its
  *                                                                  predecessor's next == 0
@@ -29,7 +29,7 @@
  *   C2  C  load words (relaxed) into private memory
  *   C3  C  acquire fence, then C5: if C2 met a word of a newer lap, C5 meets that lap's reclaim, so
  *          `pos >= reclaim` proves the copy whole
- *   C4  C  load next (acquire)                                 --- pairs with R3
+ *   C4  C  load next (relaxed), then C3, whose fence makes it an acquire
  *   C5  C  load reclaim (acquire)                              --- pairs with R0
  *   G1  C  store cursor (release): no byte before it will be read again as protected memory  --- pairs with G2
  *   G2  P  load cursor (acquire), before R0 reclaims bytes below it
