@@ -70,8 +70,9 @@ static const char *handle_control(struct master *m, struct child *c, const struc
 		return NULL; /* its exit follows */
 	case UP_ADD:
 	case UP_DROP:
-		if (ns == NULL || !take_room(v, name, &room) ||
-		    (room.len == 0) != (ns->room == CFG_ROOM_NONE))
+		/* With or without a room: after a reload the namespace may be of the other kind for old
+		 * workers. */
+		if (ns == NULL || !take_room(v, name, &room))
 			return "channel";
 		if (v->h.type == UP_ADD)
 			subscribe_add(m, c, ns, room);

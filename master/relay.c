@@ -71,8 +71,12 @@ static bool is_routed(struct master *m, struct relay_message *msg)
 	static char room[CFG_ROOM_MAX];
 	size_t len;
 
-	if (msg->ns->route_key == NULL)
-		return (msg->room.len == 0) == (msg->ns->room == CFG_ROOM_NONE);
+	if (msg->ns->route_key == NULL) {
+		if ((msg->room.len == 0) == (msg->ns->room == CFG_ROOM_NONE))
+			return true;
+		seq_count_drop(&m->seq, msg->ns, COUNT_DROPPED_no_route);
+		return false;
+	}
 	if (!msg->is_private) {
 		memcpy(copy, msg->payload.p, msg->payload.len);
 		msg->payload.p = copy;
