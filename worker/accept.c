@@ -10,19 +10,28 @@
 #include "worker/handshake.h"
 #include "worker/worker.h"
 
-#define ACCEPT_BATCH  64  /* of one listener and loop turn: the others' clients wait for it */
-#define COME_BACK_GAP 16  /* free places before a full worker listens again: no flapping at the limit */
+#define ACCEPT_BATCH  64   /* of one listener and loop turn: the others' clients wait for it */
+#define LEAVE_MAX     8192 /* queued connections that are answered before a listener is left, however many still come */
+#define COME_BACK_GAP 16   /* free places before a full worker listens again: no flapping at the limit */
+#define REST_MS       500  /* pause when the system has no descriptor or memory for another connection */
+
+/* The kernel's own sizing lets one client that never reads take 4 MB. It doubles what it is told. */
+static void set_send_buffer(const struct worker *w, int fd)
+{
+	int size = (int)w->config->limits.send_buffer;
+
+	if (size > 0 && setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) == -1)
+		log_event(LOG_WARN, "listen", "errno=%d msg=\"cannot set SO_SNDBUF\"", errno);
+}
 
 /* Options that accepted sockets inherit from the listener: one syscall a listener, not two a connection. */
 static void set_inherited(const struct worker *w, const struct acceptor *a)
 {
-	int on = 1, size = (int)w->config->limits.send_buffer;
+	int on = 1;
 
 	if (!a->is_unix && setsockopt(a->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) == -1)
 		log_event(LOG_WARN, "listen", "errno=%d msg=\"cannot set TCP_NODELAY\"", errno);
-	/* The kernel's own sizing lets one client that never reads take 4 MB. It doubles what it is told. */
-	if (size > 0 && setsockopt(a->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) == -1)
-		log_event(LOG_WARN, "listen", "errno=%d msg=\"cannot set SO_SNDBUF\"", errno);
+	set_send_buffer(w, a->fd);
 }
 
 /* Connections of all workers, for limits.max_connections. */
@@ -66,6 +75,26 @@ static bool is_full(const struct worker *w)
 	return w->conns.n >= w->conns.max;
 }
 
+/* The system gives no more: look at the listeners again in a while. What is queued stays queued. */
+static void rest(struct worker *w, int error)
+{
+	log_event(LOG_WARN, "full", "total=%u errno=%d msg=\"no more descriptors or memory\"", w->conns.n, error);
+	w->accept_rest_ms = w->now_ms + REST_MS;
+	for (size_t i = 0; i < w->n_acceptors; i++)
+		ev_io_stop(w->loop, &w->acceptors[i].io);
+}
+
+void accept_tick(struct worker *w)
+{
+	if (w->accept_rest_ms == 0 || w->now_ms < w->accept_rest_ms)
+		return;
+	w->accept_rest_ms = 0;
+	for (size_t i = 0; i < w->n_acceptors; i++) {
+		if (!w->acceptors[i].is_left)
+			ev_io_start(w->loop, &w->acceptors[i].io);
+	}
+}
+
 /* Returns false when the queue is empty (or nothing more can be taken now). */
 static bool accept_one(struct worker *w, struct acceptor *a)
 {
@@ -75,15 +104,15 @@ static bool accept_one(struct worker *w, struct acceptor *a)
 		if (errno == EAGAIN || errno == EINVAL) /* EINVAL: left the group meanwhile */
 			return false;
 		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-			w->conns.max = w->conns.n; /* what the system really gives */
-			log_event(LOG_WARN, "full", "total=%u errno=%d msg=\"no more descriptors or memory\"", w->conns.n,
-				  errno);
+			rest(w, errno);
 			return false;
 		}
 		return errno == EINTR || errno == ECONNABORTED || errno == EPROTO;
 	}
 	count_add(&w->count->accepted, 1);
-	if (is_over_limit(w))
+	if (a->is_unix)
+		set_send_buffer(w, fd); /* unix sockets inherit nothing */
+	if (is_full(w) || is_over_limit(w))
 		refuse(w, fd);
 	else
 		(void)conn_open(w, fd);
@@ -104,11 +133,13 @@ static void on_acceptable(struct ev_loop *loop, ev_io *io, int events)
 	accept_update(w);
 }
 
-/* Out of the group: what is queued is accepted first, then new connections go to the other workers. A unix listener is
- * shared: not watching it is enough. */
+/* Out of the group: what is queued is accepted (or told 503) first, since the shutdown would reset it; then new connections
+ * go to the other workers. A unix listener is shared: not watching it is enough. */
 static void leave(struct worker *w, struct acceptor *a)
 {
-	while (!a->is_unix && accept_one(w, a) && !is_full(w)) {
+	for (int i = 0; i < LEAVE_MAX && !a->is_unix && accept_one(w, a); i++) {
+		if (i % 64 == 63)
+			slot_beat(&w->slot);
 	}
 	ev_io_stop(w->loop, &a->io);
 	if (!a->is_unix && shutdown(a->fd, SHUT_RD) == -1)
@@ -122,14 +153,16 @@ static void come_back(struct worker *w, struct acceptor *a, int backlog)
 		log_event(LOG_WARN, "listen", "errno=%d msg=\"cannot listen again\"", errno);
 		return;
 	}
-	ev_io_start(w->loop, &a->io);
 	a->is_left = false;
+	if (w->accept_rest_ms == 0)
+		ev_io_start(w->loop, &a->io);
 }
 
 void accept_update(struct worker *w)
 {
 	bool want_out = w->accept_paused || is_full(w);
-	bool may_back = !w->accept_paused && w->conns.n + COME_BACK_GAP <= w->conns.max;
+	uint64_t gap = u64_min(COME_BACK_GAP, w->conns.max / 8 + 1);
+	bool may_back = !w->accept_paused && w->conns.n + gap <= w->conns.max;
 
 	for (size_t i = 0; i < w->n_acceptors; i++) {
 		struct acceptor *a = &w->acceptors[i];

@@ -5,6 +5,7 @@
 #include "common/log.h"
 #include "shm/uplink.h"
 #include "worker/input.h"
+#include "worker/stats.h"
 #include "worker/worker.h"
 
 static void subscribed(struct worker *w, const struct rec *h, struct slice room)
@@ -19,16 +20,22 @@ static void subscribed(struct worker *w, const struct rec *h, struct slice room)
 
 static void drain(struct worker *w, uint16_t code, uint64_t spread_ms)
 {
-	if (w->is_draining && (w->drain_code != 0 || code == 0))
+	/* 1012 is a HUP's code, and may be what stop.close_code says. */
+	bool is_replaced = code == 1012 && stats_u32(&w->globals->is_stopping) == 0;
+
+	/* What hurries more wins: waiting, then a replacement, then a stop. */
+	if (w->is_draining && (code == 0 || (w->drain_code != 0 && (is_replaced || !w->is_replaced))))
 		return;
 	w->is_draining = true;
+	w->is_replaced = is_replaced;
 	w->drain_code = code;
 	w->drain_end_ms = w->now_ms + spread_ms;
 	w->drain_start_ms = w->now_ms;
 	w->drain_total = w->conns.n_open;
+	w->drain_closed = 0;
 	w->drain_cursor = 0;
 	log_event(LOG_INFO, "drain", "code=%u total=%u", code, w->drain_total);
-	if (code == 1012) {
+	if (is_replaced) {
 		accept_abandon(w); /* a successor serves the same listeners: leave them in the group */
 		admin_leave(w);
 	} else {
@@ -63,10 +70,10 @@ void control_drain_step(struct worker *w)
 		 * is refused while the port is open, and closes them after. */
 		bool is_half_done = c->state == CONN_HANDSHAKE || c->state == CONN_JOINING;
 
-		if (c->state == CONN_OPEN || (is_half_done && w->drain_code != 1012)) {
-			conn_close(w, c, w->drain_code, NULL);
+		if (c->state == CONN_OPEN)
 			w->drain_closed++;
-		}
+		if (c->state == CONN_OPEN || (is_half_done && !w->is_replaced))
+			conn_close(w, c, w->drain_code, NULL);
 	}
 	if (w->drain_cursor >= slots && w->drain_code != 0)
 		w->drain_cursor = 0;

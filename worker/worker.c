@@ -123,6 +123,7 @@ void worker_tick(struct worker *w)
 	slot_beat(&w->slot);
 	while ((index = wheel_expire(&w->wheel, w->now_ms)) != WHEEL_NONE)
 		conn_expired(w, conn_at(&w->conns, index));
+	accept_tick(w);
 	behind_sweep(w);
 	fanout_publish_cursor(w);
 	if (w->starving_head != CONN_NONE || w->control_overflow.len > 0)

@@ -64,6 +64,7 @@ struct worker {
 	struct acceptor *acceptors;
 	size_t n_acceptors;
 	bool accept_paused; /* WINCH, or a drain */
+	uint64_t accept_rest_ms; /* the system had no descriptor left: listeners are looked at again then; 0 = no rest */
 
 	struct conn_table conns;
 	struct channel_table channels;
@@ -81,6 +82,7 @@ struct worker {
 
 	uint64_t now_ms; /* CLOCK_MONOTONIC at the start of this loop turn */
 	bool is_draining;
+	bool is_replaced;    /* draining, and a successor serves our listeners */
 	uint16_t drain_code;    /* 0: wait for the clients */
 	uint64_t drain_start_ms, drain_end_ms;
 	uint32_t drain_total;  /* open when it began */
@@ -104,6 +106,8 @@ void accept_update(struct worker *w);
 /* Watch no listener any more, but leave it in the group: a successor accepts from it. */
 void accept_abandon(struct worker *w);
 
+/* From the tick: is a rest over? */
+void accept_tick(struct worker *w);
 void accept_stop(struct worker *w);
 
 /* worker.c */

@@ -81,10 +81,12 @@ void rig_init(struct rig *r)
 	assert_non_null(r->channels);
 }
 
+/* Bound to *port, or to any if it is 0. A listener that is to leave its group and come back must have been bound by its number:
+ * the kernel forgets a port that it chose itself. */
 static int listen_on_loopback(uint16_t *port)
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(*port)};
 	socklen_t len = sizeof(a);
 
 	assert_true(fd >= 0);
@@ -147,9 +149,13 @@ static void fill_globals(struct rig *r)
 
 void rig_start(struct rig *r)
 {
+	int any;
+
 	make_segments(r);
 	fill_globals(r);
+	any = listen_on_loopback(&r->listen_port);
 	r->listen_fds[0] = listen_on_loopback(&r->listen_port);
+	close(any);
 	r->admin_fds[0] = listen_on_loopback(&r->admin_port);
 	r->boot.config = &r->config;
 	r->boot.incarnation = 7;
