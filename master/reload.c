@@ -186,8 +186,9 @@ void reload_generation_empty(struct master *m, struct generation *g)
 	m->reload = RELOAD_NONE;
 	if (m->phase == MASTER_SERVE)
 		listen_keep(&m->listeners, now);
-	log_event(LOG_INFO, "reloaded", "generation=%u msg=\"generation %u is gone\"", m->generation->number,
-		  g->number);
+	if (g->number < m->generation->number) /* else: of a reload that failed */
+		log_event(LOG_INFO, "reloaded", "generation=%u msg=\"generation %u is gone\"",
+			  m->generation->number, g->number);
 	reload_free_generation(g);
 	if (m->reload_again) {
 		m->reload_again = false;
