@@ -51,8 +51,16 @@ def pytest_runtest_protocol(item):
     signal.signal(signal.SIGALRM, before)
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Remember whether the test itself failed: its servers' logs are then shown."""
+    outcome = yield
+    if call.when == "call":
+        item.call_failed = outcome.get_result().failed
+
+
 @pytest.fixture
-def ringcast(tmp_path):
+def ringcast(tmp_path, request):
     """Start a server: ringcast(config_text, args=[], redis=None, workers=2, env=None, ...), see Server.
     At the end each one left gets TERM and must end cleanly and leave nothing behind."""
     servers = []
@@ -66,6 +74,8 @@ def ringcast(tmp_path):
     yield start
     problems = []
     for server in servers:
+        if getattr(request.node, "call_failed", False):
+            print("---- log of %s:%s\n%s" % (server.host, server.port, server.log()[-6000:]))
         problems += server.finish()
     assert not problems, "\n".join(problems)
 
