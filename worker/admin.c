@@ -11,7 +11,7 @@
 #include "common/log.h"
 #include "worker/handshake.h"
 
-#define ADMIN_MAX        1024  /* connections of one worker */
+#define REST_MS          500   /* pause when the system has no descriptor for another connection */
 #define ACCEPT_BATCH     16
 #define READ_BYTES       65536
 #define IDLE_TIMEOUT_S   60.0  /* a kept connection without a request, or a request that does not come to its end */
@@ -19,6 +19,27 @@
 #define BODY_OVERHEAD    65536 /* JSON around the payload */
 #define LINGER_S         2.0   /* after the last answer: for the peer's end, what it still sends is thrown away */
 #define QUIET_MS         250   /* a worker that leaves waits until its admin connections have been idle so long */
+
+/* Watch the listeners, or don't: enough connections, no descriptors, or leaving. They are shared, so other workers take what
+ * waits there. */
+static void update_listeners(struct worker *w)
+{
+	struct admin *ad = w->admin;
+	bool want = !ad->is_left && ad->rest_ms == 0 && ad->n < ad->max;
+
+	for (size_t i = 0; i < ad->n_listeners; i++) {
+		if (want)
+			ev_io_start(w->loop, &ad->listeners[i]);
+		else
+			ev_io_stop(w->loop, &ad->listeners[i]);
+	}
+}
+
+static void set_deadline(struct admin_conn *a, double seconds)
+{
+	a->deadline.repeat = seconds;
+	ev_timer_again(a->worker->loop, &a->deadline);
+}
 
 static void drop(struct admin_conn *a)
 {
@@ -40,6 +61,7 @@ static void drop(struct admin_conn *a)
 	buf_free(&a->in);
 	buf_free(&a->out);
 	buf_free(&a->scratch);
+	update_listeners(a->worker);
 	free(a);
 }
 
@@ -47,10 +69,11 @@ static void watch(struct admin_conn *a)
 {
 	int events = 0;
 
-	if (a->out.len > a->out_off)
-		events |= EV_WRITE;
-	if (a->is_lingering || (a->request == 0 && !a->is_closing && !a->is_eof))
-		events |= EV_READ;
+	/* With another request read already: a socket that can be written to comes back at once, but after the others. */
+	if (a->out.len > 0 || a->has_more)
+		events = EV_WRITE;
+	else if (a->is_lingering || (a->request == 0 && !a->is_closing && !a->is_eof))
+		events = EV_READ;
 	if (a->io.events == events && ev_is_active(&a->io))
 		return;
 	ev_io_stop(a->worker->loop, &a->io);
@@ -62,21 +85,21 @@ static void watch(struct admin_conn *a)
 void admin_reply(struct admin_conn *a, int status, const char *type, const char *extra_headers, struct slice body)
 {
 	bool keep = !a->is_closing && !a->worker->is_draining && a->has_head && http_keep_alive(&a->http, a->in.p);
+	bool is_head = a->has_head && a->http.method == HTTP_HEAD;
 
 	if (buf_printf(&a->out,
 		       "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n"
 		       "Connection: %s\r\n%s\r\n",
 		       status, handshake_phrase(status), type, body.len, keep ? "keep-alive" : "close",
 		       extra_headers == NULL ? "" : extra_headers) == -1 ||
-	    buf_put(&a->out, body.p, body.len) == -1)
+	    buf_put(&a->out, body.p, is_head ? 0 : body.len) == -1)
 		keep = false;
 	if (!keep)
 		a->is_closing = true;
 }
 
-void admin_error(struct admin_conn *a, int status, const char *code, const char *message)
+static void put_error(struct admin_conn *a, int status, const char *code, const char *message, const char *extra)
 {
-	const char *extra = status == 503 ? "Retry-After: 1\r\n" : status == 401 ? "WWW-Authenticate: Bearer\r\n" : NULL;
 	struct buf b = {0};
 
 	if (buf_puts(&b, "{\"error\":{\"code\":") == -1 || json_put_string(&b, (struct slice){code, strlen(code)}) == -1 ||
@@ -86,6 +109,12 @@ void admin_error(struct admin_conn *a, int status, const char *code, const char 
 	else
 		admin_reply(a, status, "application/json", extra, (struct slice){b.p, b.len});
 	buf_free(&b);
+}
+
+void admin_error(struct admin_conn *a, int status, const char *code, const char *message)
+{
+	put_error(a, status, code, message,
+		  status == 503 ? "Retry-After: 1\r\n" : status == 401 ? "WWW-Authenticate: Bearer\r\n" : NULL);
 }
 
 /* ---------------------------------------------------------------- routes */
@@ -186,7 +215,8 @@ static bool refuse_by_head(struct admin_conn *a, const struct route *r)
 	else if (r == NULL)
 		admin_error(a, 404, "not_found", "no such resource");
 	else if (a->http.method != r->method && !(a->http.method == HTTP_HEAD && r->method == HTTP_GET))
-		admin_error(a, 405, "method_not_allowed", r->method == HTTP_GET ? "use GET" : "use POST");
+		put_error(a, 405, "method_not_allowed", r->method == HTTP_GET ? "use GET" : "use POST",
+			  r->method == HTTP_GET ? "Allow: GET, HEAD\r\n" : "Allow: POST\r\n");
 	else {
 		a->is_closing = false;
 		return false;
@@ -215,6 +245,7 @@ static void next_request(struct admin_conn *a)
 		buf_free(&a->in);
 	a->has_head = false;
 	http_init(&a->http, &a->worker->config->limits);
+	set_deadline(a, IDLE_TIMEOUT_S);
 }
 
 static void bad_request(struct admin_conn *a)
@@ -243,25 +274,17 @@ static enum step read_head(struct admin_conn *a)
 		a->http.end = a->http.head_len;
 		return a->is_closing ? STEP_STOP : STEP_AGAIN;
 	}
-	if (http_expects_continue(&a->http, a->in.p) && buf_put(&a->out, go_on, sizeof(go_on) - 1) == -1)
+	/* With too large a body announced: no, step() will say. */
+	if (a->http.content_length <= max_body(a->worker->config) && http_expects_continue(&a->http, a->in.p) &&
+	    buf_put(&a->out, go_on, sizeof(go_on) - 1) == -1)
 		return STEP_STOP;
 	return STEP_AGAIN;
 }
 
-/* HEAD: the answer's head alone. */
-static void strip_body(struct admin_conn *a, size_t before)
-{
-	char *end = a->http.method != HTTP_HEAD ? NULL : memmem(a->out.p + before, a->out.len - before, "\r\n\r\n", 4);
-
-	if (end != NULL)
-		a->out.len = (size_t)(end - a->out.p) + 4;
-}
-
-/* One step of the request under way. */
+/* The request under way, as far as it has come. AGAIN: answered, the next one may follow. */
 static enum step step(struct admin_conn *a)
 {
 	const struct route *r;
-	size_t before = a->out.len;
 	enum step s;
 
 	if (!a->has_head) {
@@ -289,9 +312,10 @@ static enum step step(struct admin_conn *a)
 		r->get(a);
 	else
 		r->post(a, (struct slice){a->in.p + a->http.head_len, a->http.body_len});
-	if (a->request != 0)
+	if (a->request != 0) {
+		set_deadline(a, ANSWER_TIMEOUT_S);
 		return STEP_STOP;
-	strip_body(a, before);
+	}
 	next_request(a);
 	return a->is_closing ? STEP_STOP : STEP_AGAIN;
 }
@@ -307,8 +331,7 @@ static bool linger(struct admin_conn *a)
 		return false;
 	}
 	a->is_lingering = true;
-	a->deadline.repeat = LINGER_S;
-	ev_timer_again(a->worker->loop, &a->deadline);
+	set_deadline(a, LINGER_S);
 	buf_free(&a->in);
 	return true;
 }
@@ -338,29 +361,34 @@ static bool flush(struct admin_conn *a)
 	}
 	a->out_off = 0;
 	buf_free(&a->out);
+	return true;
+}
+
+/* Everything is sent: is this the end? False: the connection is gone. */
+static bool finish(struct admin_conn *a)
+{
 	if (a->is_closing && !a->is_eof)
 		return linger(a);
-	if (a->is_closing || (a->is_eof && a->request == 0)) {
+	if (a->is_closing || (a->is_eof && a->request == 0 && !a->has_more)) {
 		drop(a);
 		return false;
 	}
 	return true;
 }
 
-/* Work through what was read, answer, and set what to wait for. */
+/* Work through what was read: one request a turn, and none while an answer waits for its reader, so that a thousand of
+ * them in one packet neither hold the fan-out up nor pile up answers. */
 static void run(struct admin_conn *a)
 {
-	while (a->request == 0 && !a->is_closing && a->in.len > 0) {
-		if (step(a) != STEP_AGAIN)
-			break;
-	}
 	if (!flush(a))
 		return;
-	watch(a);
-	if (a->is_lingering)
-		return;
-	a->deadline.repeat = a->request != 0 ? ANSWER_TIMEOUT_S : IDLE_TIMEOUT_S;
-	ev_timer_again(a->worker->loop, &a->deadline);
+	if (a->out.len == 0 && a->request == 0 && !a->is_closing) {
+		a->has_more = a->in.len > 0 && step(a) == STEP_AGAIN && a->in.len > 0;
+		if (!flush(a))
+			return;
+	}
+	if (a->out.len > 0 || finish(a))
+		watch(a);
 }
 
 static void on_deadline(struct ev_loop *loop, ev_timer *t, int events)
@@ -394,6 +422,8 @@ static void on_event(struct ev_loop *loop, ev_io *io, int events)
 		return;
 	}
 	if ((events & EV_READ) != 0) {
+		if (a->in.len == 0)
+			set_deadline(a, IDLE_TIMEOUT_S); /* a request begins; no later byte of it resets this */
 		if (buf_reserve(&a->in, READ_BYTES) == -1) {
 			drop(a);
 			return;
@@ -414,7 +444,7 @@ static void on_event(struct ev_loop *loop, ev_io *io, int events)
 static void open_conn(struct worker *w, int fd, const struct cfg_listener *listener)
 {
 	struct admin *ad = w->admin;
-	struct admin_conn *a = ad->n < ADMIN_MAX ? calloc(1, sizeof(*a)) : NULL;
+	struct admin_conn *a = calloc(1, sizeof(*a));
 
 	if (a == NULL) {
 		close(fd);
@@ -434,7 +464,7 @@ static void open_conn(struct worker *w, int fd, const struct cfg_listener *liste
 	ad->first = a;
 	ad->n++;
 	ev_io_start(w->loop, &a->io);
-	ev_timer_again(w->loop, &a->deadline);
+	set_deadline(a, IDLE_TIMEOUT_S);
 }
 
 static void on_acceptable(struct ev_loop *loop, ev_io *io, int events)
@@ -444,13 +474,17 @@ static void on_acceptable(struct ev_loop *loop, ev_io *io, int events)
 
 	(void)loop;
 	(void)events;
-	for (int i = 0; i < ACCEPT_BATCH; i++) {
+	for (int i = 0; i < ACCEPT_BATCH && w->admin->n < w->admin->max; i++) {
 		int fd = accept4(io->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
-		if (fd == -1)
-			return;
+		if (fd == -1) {
+			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+				w->admin->rest_ms = w->now_ms + REST_MS; /* else its watcher would spin */
+			break;
+		}
 		open_conn(w, fd, &w->config->admins[index]);
 	}
+	update_listeners(w);
 }
 
 /* ---------------------------------------------------------------- for the worker */
@@ -462,6 +496,7 @@ int admin_start(struct worker *w)
 	if (ad == NULL)
 		return -1;
 	ad->worker = w;
+	ad->max = w->admin_max;
 	ad->n_listeners = w->config->n_admins;
 	ad->listeners = calloc(ad->n_listeners + 1, sizeof(*ad->listeners));
 	if (ad->listeners == NULL) {
@@ -472,17 +507,17 @@ int admin_start(struct worker *w)
 	for (size_t i = 0; i < ad->n_listeners; i++) {
 		ev_io_init(&ad->listeners[i], on_acceptable, w->boot->admin_fds[i], EV_READ);
 		ad->listeners[i].data = w;
-		ev_io_start(w->loop, &ad->listeners[i]);
 	}
+	update_listeners(w);
 	return 0;
 }
 
 void admin_stop(struct worker *w)
 {
+	w->admin->is_left = true;
 	while (w->admin->first != NULL)
 		drop(w->admin->first);
-	for (size_t i = 0; i < w->admin->n_listeners; i++)
-		ev_io_stop(w->loop, &w->admin->listeners[i]);
+	update_listeners(w);
 	free(w->admin->listeners);
 	free(w->admin);
 	w->admin = NULL;
@@ -490,8 +525,16 @@ void admin_stop(struct worker *w)
 
 void admin_leave(struct worker *w)
 {
-	for (size_t i = 0; i < w->admin->n_listeners; i++)
-		ev_io_stop(w->loop, &w->admin->listeners[i]);
+	w->admin->is_left = true;
+	update_listeners(w);
+}
+
+void admin_tick(struct worker *w)
+{
+	if (w->admin->rest_ms == 0 || w->now_ms < w->admin->rest_ms)
+		return;
+	w->admin->rest_ms = 0;
+	update_listeners(w);
 }
 
 bool admin_is_quiet(const struct worker *w)

@@ -29,6 +29,7 @@ struct admin_conn {
 	bool has_head;
 	bool is_closing;     /* close when `out` is empty */
 	bool is_eof;         /* the peer has shut down its side: answer what is complete, then close */
+	bool has_more;       /* another request has been read and waits for its turn */
 	bool is_lingering;   /* the last answer is out: what still comes is thrown away */
 	uint64_t active_ms;  /* of the last event */
 	uint32_t request;    /* WAITING: number of the publish request; 0 = none */
@@ -42,7 +43,9 @@ struct admin {
 	ev_io *listeners;
 	size_t n_listeners;
 	struct admin_conn *first;
-	unsigned n;
+	unsigned n, max;
+	bool is_left;     /* no new connections any more */
+	uint64_t rest_ms; /* no descriptors: the listeners are looked at again then; 0 = no rest */
 	uint32_t next_request;
 };
 

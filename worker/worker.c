@@ -18,7 +18,8 @@
 
 #define TICK_BUSY_S     0.1  /* while deadlines, slow clients or a drain want looking after */
 #define TICK_IDLE_S     0.4  /* the heartbeat: more than twice a second */
-#define FD_RESERVE      64   /* descriptors kept for everything that is no client */
+#define FD_RESERVE      64   /* descriptors kept for everything that is no connection */
+#define ADMIN_MAX       256  /* admin connections of one worker, or a sixteenth of the descriptors if they are few */
 #define WS_POOL_IDLE    64   /* parsers kept */
 #define WS_MEMORY_FLOOR (UINT64_C(256) << 20) /* of unfinished messages, all clients of a worker together */
 
@@ -124,6 +125,7 @@ void worker_tick(struct worker *w)
 	while ((index = wheel_expire(&w->wheel, w->now_ms)) != WHEEL_NONE)
 		conn_expired(w, conn_at(&w->conns, index));
 	accept_tick(w);
+	admin_tick(w);
 	behind_sweep(w);
 	fanout_publish_cursor(w);
 	if (w->starving_head != CONN_NONE || w->control_overflow.len > 0)
@@ -182,13 +184,18 @@ static int map_shared(struct worker *w)
 	return 0;
 }
 
-static uint32_t max_connections(void)
+/* Share out the descriptors that this process may open: clients, admin connections, the rest. Returns the clients'. */
+static uint32_t max_connections(struct worker *w)
 {
+	uint64_t most = (uint64_t)CONN_SEGMENTS_MAX * CONN_SEGMENT, reserve;
 	struct rlimit l;
 
+	w->admin_max = ADMIN_MAX;
 	if (getrlimit(RLIMIT_NOFILE, &l) == -1 || l.rlim_cur == RLIM_INFINITY)
-		return CONN_SEGMENTS_MAX * CONN_SEGMENT;
-	return (uint32_t)u64_min(l.rlim_cur > FD_RESERVE ? l.rlim_cur - FD_RESERVE : 1, CONN_SEGMENTS_MAX * CONN_SEGMENT);
+		return (uint32_t)most;
+	w->admin_max = (unsigned)u64_min(ADMIN_MAX, l.rlim_cur / 16 + 1);
+	reserve = FD_RESERVE + w->admin_max;
+	return (uint32_t)u64_min(l.rlim_cur > reserve ? l.rlim_cur - reserve : 1, most);
 }
 
 static int init_parts(struct worker *w)
@@ -197,7 +204,7 @@ static int init_parts(struct worker *w)
 
 	w->starving_head = w->starving_tail = CONN_NONE;
 	w->ws_pool = ws_pool_new(WS_POOL_IDLE, memory);
-	if (w->ws_pool == NULL || conn_table_init(w, max_connections()) == -1 ||
+	if (w->ws_pool == NULL || conn_table_init(w, max_connections(w)) == -1 ||
 	    channel_table_init(&w->channels) == -1 || fanout_init(w, w->boot->start) == -1 || behind_init(w) == -1)
 		return -1;
 	return 0;

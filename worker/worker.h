@@ -73,6 +73,7 @@ struct worker {
 	struct behind behind;
 	struct ws_pool *ws_pool;
 	struct admin *admin;
+	unsigned admin_max; /* connections that the admin side may hold */
 
 	uint32_t master_nap; /* globals_must_wake() */
 	bool uplink_pushed;  /* something went up since the last look at the master's nap */
@@ -155,6 +156,8 @@ int admin_start(struct worker *w) MUST_CHECK;
 void admin_stop(struct worker *w);
 /* A successor serves the admin sockets from now on: accept no more. */
 void admin_leave(struct worker *w);
+/* From the tick: is a rest over? */
+void admin_tick(struct worker *w);
 /* Is nobody waiting for an answer, or about to ask? (before the worker exits) */
 bool admin_is_quiet(const struct worker *w);
 /* REC_ANSWER for `request` arrived. */
