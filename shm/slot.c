@@ -65,16 +65,21 @@ int slot_attach(struct slot *s, int fd, uint64_t uplink_size)
 	uint8_t *control, *data;
 
 	*s = (struct slot){.fd = fd};
-	if (map_all(s, &control, &data, uplink_size) == -1)
+	if (map_all(s, &control, &data, uplink_size) == -1) {
+		s->fd = -1;
 		return -1;
-	if (s->sh->magic != SLOT_MAGIC || s->sh->layout != SLOT_LAYOUT) {
+	}
+	/* The header pages first: of a segment made with another uplink size the rest may not exist. */
+	if (s->sh->magic != SLOT_MAGIC || s->sh->layout != SLOT_LAYOUT ||
+	    ring_attach(&s->control, &s->sh->control, control, UPLINK_CONTROL_BYTES) == -1 ||
+	    ring_attach(&s->data, &s->sh->data, data, uplink_size) == -1) {
+		seg_unmap_twice(control, UPLINK_CONTROL_BYTES, SEG_PAGE);
+		seg_unmap_twice(data, uplink_size, 0);
+		*s = (struct slot){.fd = -1};
 		errno = EPROTO;
 		return -1;
 	}
-	if (ring_attach(&s->control, &s->sh->control, control, UPLINK_CONTROL_BYTES) == -1 ||
-	    ring_attach(&s->data, &s->sh->data, data, uplink_size) == -1)
-		return -1;
-	close(s->fd);
+	close(fd);
 	s->fd = -1;
 	return 0;
 }

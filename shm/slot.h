@@ -71,7 +71,8 @@ struct slot {
  * Returns 0, or -1 with errno and nothing held. */
 int slot_create(struct slot *s, uint16_t index, uint32_t incarnation, uint64_t start, uint64_t uplink_size) MUST_CHECK;
 
-/* Worker: map the inherited descriptor. 0, or -1 with errno. */
+/* Worker: map the inherited descriptor, and close it. 0, or -1 with errno (EPROTO: it is no slot, or one with another
+ * uplink size), nothing held and the descriptor still the caller's. */
 int slot_attach(struct slot *s, int fd, uint64_t uplink_size) MUST_CHECK;
 
 /* Either: unmap, close. */
