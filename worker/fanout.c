@@ -123,8 +123,14 @@ static void send_group(struct worker *w, uint32_t channel, const struct group *g
 			deliveries += send_stopped(w, c, g, sent);
 		if (sent > 0)
 			bytes += (size_t)sent;
-		if (sends % BEAT_EVERY == 0)
+		if (sends % BEAT_EVERY == BEAT_EVERY - 1)
 			slot_beat(&w->slot);
+	}
+	/* Many channels with one member each are a long send, too. */
+	w->fanout.unbeaten += (uint32_t)sends;
+	if (w->fanout.unbeaten >= BEAT_EVERY) {
+		w->fanout.unbeaten = 0;
+		slot_beat(&w->slot);
 	}
 	count_add(&w->count->sends, sends);
 	count_add(&n->deliveries, deliveries);
