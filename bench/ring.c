@@ -29,6 +29,7 @@
 
 #define RING_BYTES    (UINT64_C(64) << 20)
 #define CONSUMERS_MAX 4
+#define PAUSES        256 /* a few microseconds */
 #define WAKES         20000u
 #define WAKE_BLOCK    500u
 
@@ -53,6 +54,15 @@ static void die(const char *what)
 {
 	fprintf(stderr, "bench-ring: %s: %s\n", what, strerror(errno));
 	exit(1);
+}
+
+static inline void relax(void)
+{
+#ifdef __x86_64__
+	__builtin_ia32_pause();
+#else
+	atomic_signal_fence(memory_order_seq_cst);
+#endif
 }
 
 static void pin(unsigned cpu)
@@ -117,6 +127,9 @@ static void consume(struct bench *b, unsigned me)
 		if (pos == head) {
 			if (atomic_load(&sh->is_over) != 0 && ring_head(&b->ring) == pos)
 				break;
+			/* Like a worker between two turns of its loop: it does not hammer on the line of `head`. */
+			for (int i = 0; i < PAUSES; i++)
+				relax();
 			if (b->n > 1)
 				sched_yield();
 			continue;
