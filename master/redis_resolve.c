@@ -65,7 +65,7 @@ bool redis_resolve_numeric(const char *host, uint16_t port, struct redis_addrs *
 
 static void release(struct redis_resolve *q)
 {
-	/* acq_rel: the last holder must see all that the other one did before it frees. */
+	/* acq_rel, pairs with itself: the last holder must see all that the other one did before it frees. */
 	if (atomic_fetch_sub_explicit(&q->holders, 1, memory_order_acq_rel) != 1)
 		return;
 	close(q->fd);

@@ -14,7 +14,7 @@ const char *const count_dropped_names[COUNT_DROPPED_N] = {COUNTERS_DROPPED(X)};
 enum count_closed count_closed_index(unsigned code)
 {
 	for (int i = 0; i < COUNT_CLOSED_other; i++) {
-		if ((unsigned)atoi(count_closed_names[i]) == code)
+		if (strtoul(count_closed_names[i], NULL, 10) == code)
 			return (enum count_closed)i;
 	}
 	return COUNT_CLOSED_other;

@@ -31,6 +31,7 @@ uint64_t stats_u64(const _Atomic uint64_t *p)
 
 unsigned stats_namespaces(const struct worker *w)
 {
+	/* pairs with the master's release store behind the names */
 	return atomic_load_explicit(&w->globals->n_namespaces, memory_order_acquire);
 }
 
