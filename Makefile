@@ -288,3 +288,30 @@ model-all: $(MODEL_DIR)/model ## the same with larger scopes (an hour)
 
 mutants: $(MODEL_DIR)/model ## does the model notice each ordering that is weakened?
 	@tests/model/mutants $(MODEL_DIR)
+
+# Processes with this build's flags; threads over one mapping with TSan.
+
+STRESS_SECONDS ?= 5
+STRESS_TSAN    := $(BUILD)/stress-tsan
+STRESS_SRC     := $(wildcard tests/stress/*.c) $(addprefix shm/,ring.c record.c uplink.c slot.c seg.c)
+
+$(STRESS_TSAN)/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(CSTD) $(WARN) -Wno-tsan -O1 -g -fsanitize=thread -I. -MMD -MP -c -o $@ $<
+
+$(STRESS_TSAN)/stress: $(STRESS_SRC:%.c=$(STRESS_TSAN)/%.o)
+	$(call say,LINK)
+	$(Q)$(CC) -fsanitize=thread -o $@ $^ -lpthread
+
+$(BUILD)/tests/stress-ring: $(STRESS_SRC:%.c=$(BUILD)/%.o)
+	@mkdir -p $(@D)
+	$(call say,LINK)
+	$(Q)$(CC) $(CFLAGS_RC) $(LDFLAGS) -o $@ $^ -lpthread
+
+-include $(wildcard $(STRESS_TSAN)/*/*.d $(STRESS_TSAN)/*/*/*.d)
+
+.PHONY: stress
+stress: $(BUILD)/tests/stress-ring $(STRESS_TSAN)/stress ## the ring under load, as processes and as threads (STRESS_SECONDS=5)
+	@status=0; $(BUILD)/tests/stress-ring --seconds $(STRESS_SECONDS) $(ARGS) || status=1; \
+	$(STRESS_TSAN)/stress --threads --seconds $(STRESS_SECONDS) $(ARGS) || status=1; exit $$status
