@@ -264,6 +264,8 @@ void channel_subscribed(struct worker *w, uint32_t index)
 		ch = channel_at(&w->channels, index);
 		if (i < ch->n)
 			join_done(w, conn_at(&w->conns, channel_members(ch)[i]));
+		if (i % 64 == 63)
+			slot_beat(&w->slot);
 	}
 	ch = channel_at(&w->channels, index);
 	if (ch->state == CHANNEL_SUBSCRIBED && ch->n == 0)

@@ -69,6 +69,7 @@ _Static_assert(sizeof(struct conn) == 64, "conn: one cache line");
 /* What a connection needs only while something is unfinished. */
 struct conn_ext {
 	struct ws_in *ws;         /* unfinished input (ws.h) */
+	uint32_t ws_since;        /* ms when it began */
 	struct http_parser *http; /* HANDSHAKE */
 	struct buf in;            /* HANDSHAKE: the head so far. Later: bytes behind a held message */
 	struct buf out;           /* control frames and replies not yet taken */

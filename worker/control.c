@@ -70,8 +70,8 @@ void control_drain_step(struct worker *w)
 		 * is refused while the port is open, and closes them after. */
 		bool is_half_done = c->state == CONN_HANDSHAKE || c->state == CONN_JOINING;
 
-		if (c->state == CONN_OPEN)
-			w->drain_closed++;
+		if (c->state == CONN_OPEN && ++w->drain_closed % 64 == 0)
+			slot_beat(&w->slot);
 		if (c->state == CONN_OPEN || (is_half_done && !w->is_replaced))
 			conn_close(w, c, w->drain_code, NULL);
 	}
@@ -92,6 +92,8 @@ static void gap(struct worker *w, uint16_t ns_id)
 			continue;
 		if (w->config->namespaces[c->ns].id == ns_id && w->config->namespaces[c->ns].on_gap_close)
 			conn_close(w, c, 1013, "messages may have been lost");
+		if (i % 64 == 63)
+			slot_beat(&w->slot);
 	}
 }
 

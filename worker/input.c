@@ -15,6 +15,7 @@
 #define READ_BYTES    16384 /* of one recv; wslay sees no more at a time */
 #define READS_A_TURN  4     /* then the other connections have their turn: the set is level-triggered */
 #define CLOSE_WAIT_MS 500   /* a peer's Close waits so long for its own publications */
+#define MESSAGE_MS    10000 /* a message may take longer only while there is memory for unfinished ones in plenty */
 
 static const struct cfg_namespace *ns_of(const struct worker *w, const struct conn *c)
 {
@@ -211,6 +212,7 @@ static void joining_read(struct worker *w, struct conn *c)
 struct feeding {
 	struct worker *worker;
 	struct conn *conn;
+	bool has_message; /* one came to its end in these bytes */
 };
 
 /* Send a client's message up. Who comes while others wait for the uplink waits behind them. */
@@ -234,6 +236,7 @@ static enum ws_take on_message(void *arg, uint8_t opcode, const uint8_t *p, size
 	struct feeding *f = arg;
 	struct conn *c = f->conn;
 
+	f->has_message = true;
 	if (c->state != CONN_OPEN || (ns_of(f->worker, c)->publish & CFG_SRC_CLIENT) == 0)
 		return WS_TAKEN; /* a subscriber's chatter is none of ours */
 	if (publish(f->worker, c, opcode, (struct slice){(const char *)p, len}, false) == PUBLISH_BUSY)
@@ -297,9 +300,10 @@ static bool feed(struct worker *w, struct conn *c, const uint8_t *p, size_t len)
 	static const struct ws_handler handler = {on_message, on_ping, on_pong, on_close};
 	const struct cfg_namespace *ns = ns_of(w, c);
 	struct ws_limits limits = {ns->max_message, w->config->limits.max_fragments};
-	struct feeding f = {w, c};
+	struct feeding f = {.worker = w, .conn = c};
 	uint32_t gen = c->gen;
 	struct ws_in *state = c->ext == NULL ? NULL : c->ext->ws;
+	bool was_whole = state == NULL;
 	size_t used;
 	int code;
 
@@ -320,6 +324,8 @@ static bool feed(struct worker *w, struct conn *c, const uint8_t *p, size_t len)
 			return false;
 		}
 		x->ws = state;
+		if (was_whole || f.has_message)
+			x->ws_since = (uint32_t)w->now_ms;
 	}
 	if (code != 0) {
 		bool is_closing = c->state == CONN_CLOSING;
@@ -428,6 +434,19 @@ void input_closing(struct worker *w, struct conn *c)
 	ws_held_done(w->ws_pool, &x->ws);
 	buf_free(&x->in);
 	c->flags |= CONN_CLOSE_SEEN;
+}
+
+void input_sweep(struct worker *w)
+{
+	if (ws_pool_memory(w->ws_pool) <= w->ws_memory / 2)
+		return;
+	for (uint32_t i = 0; i < w->conns.n_segments * CONN_SEGMENT; i++) {
+		struct conn *c = conn_at(&w->conns, i);
+
+		if (c->state == CONN_OPEN && c->ext != NULL && ws_is_mid_message(c->ext->ws) &&
+		    (uint32_t)w->now_ms - c->ext->ws_since >= MESSAGE_MS)
+			conn_close(w, c, 1008, "message takes too long");
+	}
 }
 
 void input_own_seen(struct worker *w, struct conn *c)

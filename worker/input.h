@@ -22,6 +22,10 @@ void input_close_if_done(struct worker *w, struct conn *c);
 /* It begins to close: a message that waits for the uplink is dropped. */
 void input_closing(struct worker *w, struct conn *c);
 
+/* From the tick: when unfinished messages have taken half of their memory, close those that began ten seconds ago and are not
+ * complete, so that senders of a byte now and then cannot lock others out. */
+void input_sweep(struct worker *w);
+
 /* Refuse a handshake: write the answer, count, drop. */
 void input_refuse(struct worker *w, struct conn *c, int status, const char *reason);
 

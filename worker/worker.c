@@ -15,6 +15,7 @@
 #include "common/log.h"
 #include "shm/seg.h"
 #include "shm/uplink.h"
+#include "worker/input.h"
 
 #define TICK_BUSY_S     0.1  /* while deadlines, slow clients or a drain want looking after */
 #define TICK_IDLE_S     0.4  /* the heartbeat: more than twice a second */
@@ -127,6 +128,7 @@ void worker_tick(struct worker *w)
 	accept_tick(w);
 	admin_tick(w);
 	behind_sweep(w);
+	input_sweep(w);
 	fanout_publish_cursor(w);
 	if (w->starving_head != CONN_NONE || w->control_overflow.len > 0)
 		publish_resume(w);
@@ -200,10 +202,9 @@ static uint32_t max_connections(struct worker *w)
 
 static int init_parts(struct worker *w)
 {
-	uint64_t memory = u64_max(WS_MEMORY_FLOOR, 4 * (uint64_t)w->config->limits.max_message);
-
+	w->ws_memory = u64_max(WS_MEMORY_FLOOR, 4 * (uint64_t)w->config->limits.max_message);
 	w->starving_head = w->starving_tail = CONN_NONE;
-	w->ws_pool = ws_pool_new(WS_POOL_IDLE, memory);
+	w->ws_pool = ws_pool_new(WS_POOL_IDLE, w->ws_memory);
 	if (w->ws_pool == NULL || conn_table_init(w, max_connections(w)) == -1 ||
 	    channel_table_init(&w->channels) == -1 || fanout_init(w, w->boot->start) == -1 || behind_init(w) == -1)
 		return -1;

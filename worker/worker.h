@@ -72,6 +72,7 @@ struct worker {
 	struct fanout fanout;
 	struct behind behind;
 	struct ws_pool *ws_pool;
+	uint64_t ws_memory; /* its bound */
 	struct admin *admin;
 	unsigned admin_max; /* connections that the admin side may hold */
 

@@ -511,6 +511,46 @@ static void readonly_takes_no_messages(void **state)
 	end();
 }
 
+/* Senders of a byte now and then hold parsers and memory; when that gets scarce they go, and nobody else does. */
+static void trickled_messages_when_memory_is_short(void **state)
+{
+	static const uint8_t part[8] = {0x82, 0x80 | 100}; /* mask 0, and two bytes of 100 */
+	struct rig_client slow, fast, idle;
+
+	(void)state;
+	begin();
+	rig_connect(&r, &slow, "/ws/a", 0);
+	rig_connect(&r, &fast, "/ro/a", 0);
+	rig_connect(&r, &idle, "/ws/a", 0);
+	assert_int_equal(send(slow.fd, part, sizeof(part), 0), sizeof(part));
+	for (int i = 0; i < 20; i++) {
+		rig_pass(&r, 1000);
+		assert_int_equal(send(slow.fd, "x", 1, 0), 1);
+		rig_settle(&r);
+	}
+	assert_int_equal(rig_conn(&r, &slow)->state, CONN_OPEN); /* memory in plenty: let it */
+	r.w->ws_memory = ws_pool_memory(r.w->ws_pool);
+	/* In the middle of a message whenever one looks, but of another one each time. */
+	assert_int_equal(send(fast.fd, part, sizeof(part), 0), sizeof(part));
+	for (int i = 0; i < 3; i++) {
+		static uint8_t rest[98 + sizeof(part)];
+
+		memcpy(rest + 98, part, sizeof(part));
+		rig_settle(&r);
+		rig_pass(&r, 4000);
+		assert_int_equal(send(fast.fd, rest, sizeof(rest), 0), sizeof(rest));
+		rig_settle(&r);
+	}
+	rig_expect_close(&r, &slow, 1008);
+	assert_int_equal(rig_conn(&r, &fast)->state, CONN_OPEN);
+	assert_int_equal(rig_conn(&r, &idle)->state, CONN_OPEN);
+	rig_hang_up(&slow);
+	rig_hang_up(&fast);
+	rig_hang_up(&idle);
+	rig_settle(&r);
+	end();
+}
+
 /* ---- timers */
 
 static unsigned pings(struct rig_client *c)
@@ -733,6 +773,7 @@ int main(void)
 		cmocka_unit_test(closed_while_paused_and_full),
 		cmocka_unit_test(a_paused_one_hangs_up),
 		cmocka_unit_test(readonly_takes_no_messages),
+		cmocka_unit_test(trickled_messages_when_memory_is_short),
 		cmocka_unit_test(a_ping_each_interval),
 		cmocka_unit_test(a_pong_that_takes_longer_than_the_interval),
 		cmocka_unit_test(no_pong_no_connection),
