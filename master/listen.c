@@ -105,7 +105,7 @@ static int tcp_probe(const union address *a, socklen_t len, unsigned retry_ms)
 
 static int tcp_port(int fd, uint16_t *port)
 {
-	union address a;
+	union address a = {0};
 	socklen_t len = sizeof(a);
 
 	if (getsockname(fd, &a.sa, &len) == -1)

@@ -48,7 +48,7 @@ static void write_command(struct redis_entry *e, const struct redis_entry_spec *
 	at = put(at, spec->payload.p, spec->payload.len);
 	at = put(at, "\r\n", 2);
 	e->cmd_len = (uint32_t)(at - e->cmd);
-	at = put(at, spec->room.p, spec->room.len);
+	(void)put(at, spec->room.p, spec->room.len);
 	e->room_len = (uint16_t)spec->room.len;
 }
 
