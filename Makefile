@@ -206,7 +206,7 @@ format: ## clang-format every C file in place
 lint: ## the project's own rules, cppcheck, clang-tidy
 	@etc/install-packages.sh build lint
 	@tests/lint
-	@$(MAKE) --no-print-directory -j2 -k $(BUILD)/cppcheck/ok $(TIDY_SRC:%.c=$(BUILD)/tidy/%.ok)
+	@$(MAKE) -s -j2 -k $(BUILD)/cppcheck/ok $(TIDY_SRC:%.c=$(BUILD)/tidy/%.ok)
 	@echo 'lint: ok'
 
 # Two checks of cppcheck's cry wolf: leaks (it does not understand compound literals) and what callees do with an
