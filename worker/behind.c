@@ -1,5 +1,6 @@
 #include "worker/behind.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -125,6 +126,7 @@ static struct partial *partial_hold(struct worker *w, uint64_t pos)
 	struct partial *p;
 	const struct rec *h = (const struct rec *)ring_at(&w->ring, pos);
 
+	assert(pos >= w->fanout.cursor); /* else the ring may overwrite it under our clients */
 	while (at != NULL && at->pos > pos)
 		at = at->prev;
 	if (at != NULL && at->pos == pos)
@@ -492,7 +494,6 @@ static enum behind_result book(struct worker *w, struct conn *c, const struct wi
 
 	while (i < win->n && sent >= win->iov[i].iov_len) {
 		sent -= win->iov[i].iov_len;
-		x->pos = win->pos[i];
 		i++;
 		if (i < win->n) {
 			x->pos = win->pos[i];

@@ -341,6 +341,26 @@ static void too_much_slow_memory_resets_the_oldest(void **state)
 	end();
 }
 
+/* The newest copy stays whatever its size: its clients have just begun to need it. */
+static void one_copy_may_be_larger_than_all_may_be(void **state)
+{
+	struct rig_client c;
+	uint64_t next = 1;
+
+	(void)state;
+	rig_init(&r);
+	r.config.limits.slow_memory = 1000;
+	rig_start(&r);
+	chan = rig_channel(&r, RIG_DEMO, "a");
+	stuck_client(&c, "/ws/a", 40000);
+	traffic(r.ring.size / 2);
+	assert_int_equal(RIG_COUNT(&r, slow_bytes), 40004);
+	assert_int_equal(read_all(&c, &next), 1);
+	rig_hang_up(&c);
+	rig_settle(&r);
+	end();
+}
+
 /* ---- policy: disconnect */
 
 static void lapped_finishes_its_frame_then_1013(void **state)
@@ -820,6 +840,7 @@ int main(void)
 		cmocka_unit_test(one_copy_for_all_inside_a_frame),
 		cmocka_unit_test(a_copy_is_shared_with_who_comes_from_the_history),
 		cmocka_unit_test(too_much_slow_memory_resets_the_oldest),
+		cmocka_unit_test(one_copy_may_be_larger_than_all_may_be),
 		cmocka_unit_test(lapped_finishes_its_frame_then_1013),
 		cmocka_unit_test(who_never_reads_is_reset),
 		cmocka_unit_test(slow_but_moving_is_not_stalled),

@@ -195,6 +195,29 @@ static void term_after_hup(void **state)
 	end(1);
 }
 
+/* The stop spreads its closes anew over those that are left. */
+static void term_in_the_middle_of_a_spread_hup(void **state)
+{
+	unsigned n = 0;
+
+	(void)state;
+	begin(60);
+	tell(REC_DRAIN, 1012, 10000);
+	rig_pass(&r, 5000);
+	assert_in_range(closed(60, 1012), 25, 33);
+	atomic_store(&r.globals->is_stopping, 1u);
+	tell(REC_DRAIN, 1001, 10000);
+	rig_pass(&r, 5000);
+	for (unsigned i = 0; i < 60; i++) {
+		rig_read(&c[i], 0);
+		while (rig_frame(&c[i], &(struct rig_frame){0}))
+			;
+		n += c[i].close_code == 1001;
+	}
+	assert_in_range(n, 10, 18);
+	end(60);
+}
+
 static void quit_waits_then_term_hurries(void **state)
 {
 	(void)state;
@@ -504,6 +527,7 @@ int main(void)
 		cmocka_unit_test(term_with_1012_is_still_a_stop),
 		cmocka_unit_test(hup_finishes_handshakes_then_closes_them),
 		cmocka_unit_test(term_after_hup),
+		cmocka_unit_test(term_in_the_middle_of_a_spread_hup),
 		cmocka_unit_test(quit_waits_then_term_hurries),
 		cmocka_unit_test(quit_ends_when_the_last_one_leaves),
 		cmocka_unit_test(a_drain_closes_slow_clients_too),

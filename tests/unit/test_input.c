@@ -382,6 +382,7 @@ static void a_paused_publisher_goes_on(void **state)
 	rig_send(&b, WS_TEXT, "last", 4);
 	rig_settle(&r);
 	rig_check(&r);
+	assert_true((rig_conn(&r, &b)->flags & CONN_PAUSED) != 0);
 	r.hold_data = false;
 	while (f.opcode != WS_TEXT) {
 		rig_settle(&r);

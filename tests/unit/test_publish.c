@@ -292,6 +292,35 @@ static void interest_that_does_not_fit_waits_in_order(void **state)
 	end();
 }
 
+/* There is room again, but what waits has not been told yet: what comes now stands behind it. */
+static void what_waits_goes_before_what_comes(void **state)
+{
+	enum { N = 1300 };
+	static struct rig_client c[N];
+	char path[100];
+
+	(void)state;
+	begin();
+	r.hold_control = true;
+	for (int i = 0; i < N; i++) {
+		rig_dial(&r, &c[i], 0);
+		snprintf(path, sizeof(path), "/ws/a-room-whose-name-takes-some-space-of-the-control-uplink-%d", i);
+		rig_request(&c[i], path);
+		rig_turn(&r);
+	}
+	rig_settle(&r);
+	assert_true(r.w->control_overflow.len > 0);
+	r.hold_control = false;
+	rig_uplinks(&r);
+	conn_drop(r.w, rig_conn(&r, &c[N - 1]), true, 1006); /* its ADD waits: the DROP may not overtake it */
+	rig_settle(&r); /* the rig checks the order */
+	assert_int_equal(r.channels[N - 1].drops, 1);
+	for (int i = 0; i < N; i++)
+		rig_hang_up(&c[i]);
+	rig_settle(&r);
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -302,6 +331,7 @@ int main(void)
 		cmocka_unit_test(an_api_message_half_way_up_goes_first),
 		cmocka_unit_test(an_api_client_that_vanishes_half_way),
 		cmocka_unit_test(interest_that_does_not_fit_waits_in_order),
+		cmocka_unit_test(what_waits_goes_before_what_comes),
 	};
 
 	return cmocka_run_group_tests(tests, make_big, free_big);
