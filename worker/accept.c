@@ -10,10 +10,11 @@
 #include "worker/handshake.h"
 #include "worker/worker.h"
 
-#define ACCEPT_BATCH  64   /* of one listener and loop turn: the others' clients wait for it */
-#define LEAVE_MAX     8192 /* queued connections that are answered before a listener is left, however many still come */
-#define COME_BACK_GAP 16   /* free places before a full worker listens again: no flapping at the limit */
-#define REST_MS       500  /* pause when the system has no descriptor or memory for another connection */
+#define ACCEPT_BATCH 64 /* of one listener and loop turn: the others' clients wait for it */
+#define LEAVE_MAX                                                                                            \
+	8192 /* queued connections that are answered before a listener is left, however many still come */
+#define COME_BACK_GAP 16  /* free places before a full worker listens again: no flapping at the limit */
+#define REST_MS       500 /* pause when the system has no descriptor or memory for another connection */
 
 /* The kernel's own sizing lets one client that never reads take 4 MB. It doubles what it is told. */
 static void set_send_buffer(const struct worker *w, int fd)
@@ -78,7 +79,8 @@ static bool is_full(const struct worker *w)
 /* The system gives no more: look at the listeners again in a while. What is queued stays queued. */
 static void rest(struct worker *w, int error)
 {
-	log_event(LOG_WARN, "full", "total=%u errno=%d msg=\"no more descriptors or memory\"", w->conns.n, error);
+	log_event(LOG_WARN, "full", "total=%u errno=%d msg=\"no more descriptors or memory\"", w->conns.n,
+		  error);
 	w->accept_rest_ms = w->now_ms + REST_MS;
 	for (size_t i = 0; i < w->n_acceptors; i++)
 		ev_io_stop(w->loop, &w->acceptors[i].io);
@@ -133,8 +135,8 @@ static void on_acceptable(struct ev_loop *loop, ev_io *io, int events)
 	accept_update(w);
 }
 
-/* Out of the group: what is queued is accepted (or told 503) first, since the shutdown would reset it; then new connections
- * go to the other workers. A unix listener is shared: not watching it is enough. */
+/* Out of the group: what is queued is accepted (or told 503) first, since the shutdown would reset it; then
+ * new connections go to the other workers. A unix listener is shared: not watching it is enough. */
 static void leave(struct worker *w, struct acceptor *a)
 {
 	for (int i = 0; i < LEAVE_MAX && !a->is_unix && accept_one(w, a); i++) {

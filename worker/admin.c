@@ -11,17 +11,19 @@
 #include "common/log.h"
 #include "worker/handshake.h"
 
-#define REST_MS          500   /* pause when the system has no descriptor for another connection */
-#define ACCEPT_BATCH     16
-#define READ_BYTES       65536
-#define IDLE_TIMEOUT_S   60.0  /* a kept connection without a request, or a request that does not come to its end */
-#define ANSWER_TIMEOUT_S 5.0   /* a publication that is not acknowledged; Redis is declared dead well before */
-#define BODY_OVERHEAD    65536 /* JSON around the payload */
-#define LINGER_S         2.0   /* after the last answer: for the peer's end, what it still sends is thrown away */
-#define QUIET_MS         250   /* a worker that leaves waits until its admin connections have been idle so long */
+#define REST_MS      500 /* pause when the system has no descriptor for another connection */
+#define ACCEPT_BATCH 16
+#define READ_BYTES   65536
+#define IDLE_TIMEOUT_S                                                                                       \
+	60.0 /* a kept connection without a request, or a request that does not come to its end */
+#define ANSWER_TIMEOUT_S 5.0 /* a publication that is not acknowledged; Redis is declared dead well before   \
+			      */
+#define BODY_OVERHEAD 65536  /* JSON around the payload */
+#define LINGER_S      2.0 /* after the last answer: for the peer's end, what it still sends is thrown away */
+#define QUIET_MS      250 /* a worker that leaves waits until its admin connections have been idle so long */
 
-/* Watch the listeners, or don't: enough connections, no descriptors, or leaving. They are shared, so other workers take what
- * waits there. */
+/* Watch the listeners, or don't: enough connections, no descriptors, or leaving. They are shared, so other
+ * workers take what waits there. */
 static void update_listeners(struct worker *w)
 {
 	struct admin *ad = w->admin;
@@ -69,7 +71,8 @@ static void watch(struct admin_conn *a)
 {
 	int events = 0;
 
-	/* With another request read already: a socket that can be written to comes back at once, but after the others. */
+	/* With another request read already: a socket that can be written to comes back at once, but after
+	 * the others. */
 	if (a->out.len > 0 || a->has_more)
 		events = EV_WRITE;
 	else if (a->is_lingering || (a->request == 0 && !a->is_closing && !a->is_eof))
@@ -82,29 +85,34 @@ static void watch(struct admin_conn *a)
 		ev_io_start(a->worker->loop, &a->io);
 }
 
-void admin_reply(struct admin_conn *a, int status, const char *type, const char *extra_headers, struct slice body)
+void admin_reply(struct admin_conn *a, int status, const char *type, const char *extra_headers,
+		 struct slice body)
 {
-	bool keep = !a->is_closing && !a->worker->is_draining && a->has_head && http_keep_alive(&a->http, a->in.p);
+	bool keep = !a->is_closing && !a->worker->is_draining && a->has_head &&
+		    http_keep_alive(&a->http, a->in.p);
 	bool is_head = a->has_head && a->http.method == HTTP_HEAD;
 
-	if (buf_printf(&a->out,
-		       "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n"
-		       "Connection: %s\r\n%s\r\n",
-		       status, handshake_phrase(status), type, body.len, keep ? "keep-alive" : "close",
-		       extra_headers == NULL ? "" : extra_headers) == -1 ||
+	if (buf_printf(
+		    &a->out,
+		    "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n"
+		    "Connection: %s\r\n%s\r\n",
+		    status, handshake_phrase(status), type, body.len, keep ? "keep-alive" : "close",
+		    extra_headers == NULL ? "" : extra_headers) == -1 ||
 	    buf_put(&a->out, body.p, is_head ? 0 : body.len) == -1)
 		keep = false;
 	if (!keep)
 		a->is_closing = true;
 }
 
-static void put_error(struct admin_conn *a, int status, const char *code, const char *message, const char *extra)
+static void put_error(struct admin_conn *a, int status, const char *code, const char *message,
+		      const char *extra)
 {
 	struct buf b = {0};
 
-	if (buf_puts(&b, "{\"error\":{\"code\":") == -1 || json_put_string(&b, (struct slice){code, strlen(code)}) == -1 ||
-	    buf_puts(&b, ",\"message\":") == -1 || json_put_string(&b, (struct slice){message, strlen(message)}) == -1 ||
-	    buf_puts(&b, "}}") == -1)
+	if (buf_puts(&b, "{\"error\":{\"code\":") == -1 ||
+	    json_put_string(&b, (struct slice){code, strlen(code)}) == -1 ||
+	    buf_puts(&b, ",\"message\":") == -1 ||
+	    json_put_string(&b, (struct slice){message, strlen(message)}) == -1 || buf_puts(&b, "}}") == -1)
 		a->is_closing = true;
 	else
 		admin_reply(a, status, "application/json", extra, (struct slice){b.p, b.len});
@@ -114,7 +122,9 @@ static void put_error(struct admin_conn *a, int status, const char *code, const 
 void admin_error(struct admin_conn *a, int status, const char *code, const char *message)
 {
 	put_error(a, status, code, message,
-		  status == 503 ? "Retry-After: 1\r\n" : status == 401 ? "WWW-Authenticate: Bearer\r\n" : NULL);
+		  status == 503   ? "Retry-After: 1\r\n"
+		  : status == 401 ? "WWW-Authenticate: Bearer\r\n"
+				  : NULL);
 }
 
 /* ---------------------------------------------------------------- routes */
@@ -137,7 +147,8 @@ static void get_metrics(struct admin_conn *a)
 	if (metrics_text(a->worker, &b) == -1)
 		admin_error(a, 503, "overloaded", "no memory");
 	else
-		admin_reply(a, 200, "text/plain; version=0.0.4; charset=utf-8", NULL, (struct slice){b.p, b.len});
+		admin_reply(a, 200, "text/plain; version=0.0.4; charset=utf-8", NULL,
+			    (struct slice){b.p, b.len});
 	buf_free(&b);
 }
 
@@ -189,8 +200,8 @@ static const struct route {
 	void (*get)(struct admin_conn *a);
 	void (*post)(struct admin_conn *a, struct slice body);
 } routes[] = {
-	{"/health", HTTP_GET, get_health, NULL},       {"/ready", HTTP_GET, get_ready, NULL},
-	{"/stats", HTTP_GET, get_stats, NULL},         {"/metrics", HTTP_GET, get_metrics, NULL},
+	{"/health", HTTP_GET, get_health, NULL},        {"/ready", HTTP_GET, get_ready, NULL},
+	{"/stats", HTTP_GET, get_stats, NULL},          {"/metrics", HTTP_GET, get_metrics, NULL},
 	{"/api/publish", HTTP_POST, NULL, api_publish},
 };
 
@@ -211,7 +222,8 @@ static bool refuse_by_head(struct admin_conn *a, const struct route *r)
 
 	a->is_closing = http_has_body(&a->http);
 	if (is_api && !is_authorized(a))
-		admin_error(a, 401, "unauthorized", "a valid key is needed in X-API-Key or Authorization: Bearer");
+		admin_error(a, 401, "unauthorized",
+			    "a valid key is needed in X-API-Key or Authorization: Bearer");
 	else if (r == NULL)
 		admin_error(a, 404, "not_found", "no such resource");
 	else if (a->http.method != r->method && !(a->http.method == HTTP_HEAD && r->method == HTTP_GET))
@@ -275,8 +287,8 @@ static enum step read_head(struct admin_conn *a)
 		return a->is_closing ? STEP_STOP : STEP_AGAIN;
 	}
 	/* With too large a body announced: no, step() will say. */
-	if (a->http.content_length <= max_body(a->worker->config) && http_expects_continue(&a->http, a->in.p) &&
-	    buf_put(&a->out, go_on, sizeof(go_on) - 1) == -1)
+	if (a->http.content_length <= max_body(a->worker->config) &&
+	    http_expects_continue(&a->http, a->in.p) && buf_put(&a->out, go_on, sizeof(go_on) - 1) == -1)
 		return STEP_STOP;
 	return STEP_AGAIN;
 }
@@ -320,8 +332,8 @@ static enum step step(struct admin_conn *a)
 	return a->is_closing ? STEP_STOP : STEP_AGAIN;
 }
 
-/* The last answer is out: end our side, and read on until the peer ends too. Input left unread (the body of a refused
- * request) would make close() send a RST that overtakes the answer. False: the connection is gone. */
+/* The last answer is out: end our side, and read on until the peer ends too. Input left unread (the body of a
+ * refused request) would make close() send a RST that overtakes the answer. False: the connection is gone. */
 static bool linger(struct admin_conn *a)
 {
 	if (a->is_lingering)
@@ -349,7 +361,8 @@ static void read_and_forget(struct admin_conn *a)
 static bool flush(struct admin_conn *a)
 {
 	while (a->out.len > a->out_off) {
-		ssize_t n = send(a->fd, a->out.p + a->out_off, a->out.len - a->out_off, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t n = send(a->fd, a->out.p + a->out_off, a->out.len - a->out_off,
+				 MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		if (n == -1) {
 			if (errno == EAGAIN || errno == EINTR)
@@ -376,8 +389,8 @@ static bool finish(struct admin_conn *a)
 	return true;
 }
 
-/* Work through what was read: one request a turn, and none while an answer waits for its reader, so that a thousand of
- * them in one packet neither hold the fan-out up nor pile up answers. */
+/* Work through what was read: one request a turn, and none while an answer waits for its reader, so that a
+ * thousand of them in one packet neither hold the fan-out up nor pile up answers. */
 static void run(struct admin_conn *a)
 {
 	if (!flush(a))
@@ -423,7 +436,8 @@ static void on_event(struct ev_loop *loop, ev_io *io, int events)
 	}
 	if ((events & EV_READ) != 0) {
 		if (a->in.len == 0)
-			set_deadline(a, IDLE_TIMEOUT_S); /* a request begins; no later byte of it resets this */
+			set_deadline(a,
+				     IDLE_TIMEOUT_S); /* a request begins; no later byte of it resets this */
 		if (buf_reserve(&a->in, READ_BYTES) == -1) {
 			drop(a);
 			return;

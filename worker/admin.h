@@ -1,7 +1,8 @@
 /* admin.h - the admin listener's server: what admin.c shares with what answers (api.c, stats.c, metrics.c).
  *
- * Every worker serves it: the listening sockets are shared. Few connections, so plain libev watchers and buffers. HTTP/1.1
- * with keep-alive, one request of a connection at a time. Worker; one thread; nothing blocks (stats.c reads /proc).
+ * Every worker serves it: the listening sockets are shared. Few connections, so plain libev watchers and
+ * buffers. HTTP/1.1 with keep-alive, one request of a connection at a time. Worker; one thread; nothing
+ * blocks (stats.c reads /proc).
  *
  *            head, body complete            answer known
  *   READING ---------------------> (api) WAITING ----------> READING, or closed after the answer
@@ -27,13 +28,13 @@ struct admin_conn {
 	size_t out_off;
 	struct http_parser http;
 	bool has_head;
-	bool is_closing;     /* close when `out` is empty */
-	bool is_eof;         /* the peer has shut down its side: answer what is complete, then close */
-	bool has_more;       /* another request has been read and waits for its turn */
-	bool is_lingering;   /* the last answer is out: what still comes is thrown away */
-	uint64_t active_ms;  /* of the last event */
-	uint32_t request;    /* WAITING: number of the publish request; 0 = none */
-	bool is_unsent;      /* WAITING: the uplink had no space yet */
+	bool is_closing;    /* close when `out` is empty */
+	bool is_eof;        /* the peer has shut down its side: answer what is complete, then close */
+	bool has_more;      /* another request has been read and waits for its turn */
+	bool is_lingering;  /* the last answer is out: what still comes is thrown away */
+	uint64_t active_ms; /* of the last event */
+	uint32_t request;   /* WAITING: number of the publish request; 0 = none */
+	bool is_unsent;     /* WAITING: the uplink had no space yet */
 	struct api_publish publish;
 	struct buf scratch;
 };
@@ -50,7 +51,8 @@ struct admin {
 };
 
 /* Queue a whole answer. `type` is the content type. */
-void admin_reply(struct admin_conn *a, int status, const char *type, const char *extra_headers, struct slice body);
+void admin_reply(struct admin_conn *a, int status, const char *type, const char *extra_headers,
+		 struct slice body);
 
 /* {"error":{"code":...,"message":...}} with `status`. */
 void admin_error(struct admin_conn *a, int status, const char *code, const char *message);

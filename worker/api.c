@@ -7,8 +7,8 @@
 
 void api_publish_again(struct admin_conn *a)
 {
-	a->is_unsent = publish_message(a->worker, a->publish.ns, a->publish.room, a->publish.opcode, a->publish.payload,
-				       CFG_SRC_API, a->request) == PUBLISH_BUSY;
+	a->is_unsent = publish_message(a->worker, a->publish.ns, a->publish.room, a->publish.opcode,
+				       a->publish.payload, CFG_SRC_API, a->request) == PUBLISH_BUSY;
 }
 
 void api_publish(struct admin_conn *a, struct slice body)
@@ -20,7 +20,8 @@ void api_publish(struct admin_conn *a, struct slice body)
 		admin_error(a, status, a->publish.code, a->publish.message);
 		return;
 	}
-	/* The payload lies in the connection's own buffers, which nobody moves while the request is WAITING. */
+	/* The payload lies in the connection's own buffers, which nobody moves while the request is WAITING.
+	 */
 	ad->next_request = (ad->next_request + 1) & ~UP_REQUEST_ANSWER;
 	a->request = ad->next_request | UP_REQUEST_ANSWER;
 	api_publish_again(a);
@@ -46,8 +47,8 @@ void api_publish_answer(struct admin_conn *a, enum rec_answer answer, uint64_t s
 	case REC_OFF:
 		if (buf_puts(&b, "{\"result\":{\"channel\":") == -1 ||
 		    json_put_string(&b, (struct slice){a->publish.channel, a->publish.channel_len}) == -1 ||
-		    buf_printf(&b, ",\"seq\":%" PRIu64 ",\"epoch\":\"%016" PRIx64 "\",\"redis\":\"%s\"}}", seq, epoch,
-			       redis[answer]) == -1)
+		    buf_printf(&b, ",\"seq\":%" PRIu64 ",\"epoch\":\"%016" PRIx64 "\",\"redis\":\"%s\"}}",
+			       seq, epoch, redis[answer]) == -1)
 			a->is_closing = true;
 		else
 			admin_reply(a, 200, "application/json", NULL, (struct slice){b.p, b.len});

@@ -9,9 +9,9 @@
 
 #include "worker/worker.h"
 
-#define TURN_FRAMES   64      /* of one client and loop turn */
-#define TURN_BYTES    262144u /* the same; also the size of the scratch */
-#define SHARE_SEARCH  32      /* newest copies that are looked through for one to share */
+#define TURN_FRAMES  64      /* of one client and loop turn */
+#define TURN_BYTES   262144u /* the same; also the size of the scratch */
+#define SHARE_SEARCH 32      /* newest copies that are looked through for one to share */
 
 int behind_init(struct worker *w)
 {
@@ -114,7 +114,8 @@ static struct partial *partial_new(uint64_t pos, uint32_t frame_off, uint32_t fr
 	struct partial *p = calloc(1, sizeof(*p));
 
 	if (p != NULL)
-		*p = (struct partial){.pos = pos, .frame_off = frame_off, .frame_len = frame_len, .first = CONN_NONE};
+		*p = (struct partial){
+			.pos = pos, .frame_off = frame_off, .frame_len = frame_len, .first = CONN_NONE};
 	return p;
 }
 
@@ -188,7 +189,8 @@ static struct partial *partial_find(struct worker *w, uint64_t pos)
 }
 
 /* A frame whose bytes are in the scratch now. NULL: no memory. */
-static struct partial *partial_private(struct worker *w, uint64_t pos, const uint8_t *frame, uint32_t frame_len)
+static struct partial *partial_private(struct worker *w, uint64_t pos, const uint8_t *frame,
+				       uint32_t frame_len)
 {
 	struct partial *p = partial_find(w, pos);
 
@@ -293,8 +295,8 @@ static void go_live(struct worker *w, struct conn *c)
 	channel_set_live(w, c, true);
 }
 
-/* slow = skip, at a frame boundary: go on at the channel's newest record while that can still be read. What it has
- * not got before that, from number `seq` on, is counted. */
+/* slow = skip, at a frame boundary: go on at the channel's newest record while that can still be read. What
+ * it has not got before that, from number `seq` on, is counted. */
 static void skip_ahead(struct worker *w, struct conn *c, uint64_t seq)
 {
 	struct conn_ext *x = c->ext;
@@ -393,8 +395,10 @@ struct window {
 	size_t bytes, scratch_used;
 };
 
-/* The frame of the record `h` at `pos`, as bytes that stay. NULL: reclaimed, or no room in the scratch (*is_full). */
-static const uint8_t *frame_bytes(struct worker *w, struct window *win, uint64_t pos, const struct rec *h, bool *is_full)
+/* The frame of the record `h` at `pos`, as bytes that stay. NULL: reclaimed, or no room in the scratch
+ * (*is_full). */
+static const uint8_t *frame_bytes(struct worker *w, struct window *win, uint64_t pos, const struct rec *h,
+				  bool *is_full)
 {
 	uint32_t skew = h->frame_off & 7u;
 	size_t len = (size_t)h->frame_len + skew;
@@ -443,7 +447,8 @@ static enum fill_result fill_window(struct worker *w, struct window *win, uint64
 	return FILL_OK;
 }
 
-/* The frame at `pos`, before the cursor, as a copy of its own. NULL: no memory, or (*is_lapped) it is reclaimed. */
+/* The frame at `pos`, before the cursor, as a copy of its own. NULL: no memory, or (*is_lapped) it is
+ * reclaimed. */
 static struct partial *copy_large(struct worker *w, uint64_t pos, bool *is_lapped)
 {
 	struct partial *p = partial_find(w, pos);
@@ -457,7 +462,8 @@ static struct partial *copy_large(struct worker *w, uint64_t pos, bool *is_lappe
 	skew = h.frame_off & 7u;
 	bytes = malloc((size_t)h.frame_len + skew);
 	p = partial_new(pos, 0, h.frame_len);
-	*is_lapped = bytes != NULL && !rec_copy(&w->ring, pos, h.frame_off - skew, bytes, (size_t)h.frame_len + skew);
+	*is_lapped = bytes != NULL &&
+		     !rec_copy(&w->ring, pos, h.frame_off - skew, bytes, (size_t)h.frame_len + skew);
 	if (bytes == NULL || p == NULL || *is_lapped) {
 		free(bytes);
 		free(p);
@@ -467,7 +473,8 @@ static struct partial *copy_large(struct worker *w, uint64_t pos, bool *is_lappe
 	return p;
 }
 
-/* A frame before the cursor that is too large for the scratch: it gets its shared copy before its first byte goes out. */
+/* A frame before the cursor that is too large for the scratch: it gets its shared copy before its first byte
+ * goes out. */
 static enum behind_result begin_large(struct worker *w, struct conn *c)
 {
 	bool is_lapped;

@@ -6,14 +6,15 @@
  *                                                  | slow_timeout without a byte taken
  *                                                  v
  *                            slow = disconnect: finish the frame, Close 1013, close_linger, RST
- *                            slow = skip:       finish the frame, go on at the newest record, count what was missed
+ *                            slow = skip:       finish the frame, go on at the newest record, count what was
+ * missed
  *
- * A `partial` is a frame that some clients have got a piece of, so it must stay readable whatever the ring does. It
- * holds the worker's cursor (so the frame stays protected) for at most a quarter of the ring; then ONE private copy is
- * made for all its clients. Past slow_memory the clients of the oldest copy are reset.
+ * A `partial` is a frame that some clients have got a piece of, so it must stay readable whatever the ring
+ * does. It holds the worker's cursor (so the frame stays protected) for at most a quarter of the ring; then
+ * ONE private copy is made for all its clients. Past slow_memory the clients of the oldest copy are reset.
  *
- * Reading: at or after the published cursor memory is protected and goes to the socket as it is; before it, it is copied
- * and validated first (ring.h).
+ * Reading: at or after the published cursor memory is protected and goes to the socket as it is; before it,
+ * it is copied and validated first (ring.h).
  */
 #ifndef RC_BEHIND_H
 #define RC_BEHIND_H
@@ -25,10 +26,10 @@ struct conn;
 
 struct partial {
 	uint64_t pos;
-	uint8_t *copy; /* has the whole frame; NULL while the ring holds it */
+	uint8_t *copy;                 /* has the whole frame; NULL while the ring holds it */
 	uint32_t frame_len, frame_off; /* frame_off: from the start of the copy, or of the record */
-	uint32_t first; /* connections inside it */
-	struct partial *prev, *next; /* in its list: held ones by position, copied ones by age */
+	uint32_t first;                /* connections inside it */
+	struct partial *prev, *next;   /* in its list: held ones by position, copied ones by age */
 };
 
 struct partial_list {
@@ -48,7 +49,8 @@ int behind_init(struct worker *w) MUST_CHECK;
 /* After the last connection has gone. */
 void behind_free(struct behind *b);
 
-/* A live member has got `off` bytes of the frame of record `pos` (0: none) and nothing after. Arms EPOLLOUT. */
+/* A live member has got `off` bytes of the frame of record `pos` (0: none) and nothing after. Arms EPOLLOUT.
+ */
 void behind_begin(struct worker *w, struct conn *c, uint64_t pos, uint64_t seq, uint32_t off);
 
 enum behind_result { BEHIND_CAUGHT_UP, BEHIND_BLOCKED, BEHIND_MORE, BEHIND_GONE };

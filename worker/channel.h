@@ -4,12 +4,12 @@
  *   (none) ---------> PENDING -----------------> SUBSCRIBED ------------> (none; UP_DROP)
  *            UP_ADD     |  last waiter gone: (none; UP_DROP)
  *
- * A PENDING channel has waiters (JOINING connections) and no members, so ring records of it concern nobody here. The
- * master counted the interest before it sent REC_SUBSCRIBED and drops it when it has read UP_DROP: whatever
- * concerns a member is protected (slot.h).
+ * A PENDING channel has waiters (JOINING connections) and no members, so ring records of it concern nobody
+ * here. The master counted the interest before it sent REC_SUBSCRIBED and drops it when it has read UP_DROP:
+ * whatever concerns a member is protected (slot.h).
  *
- * Members are connection indices in one packed array: live ones first, then those that are behind, so that a fan-out
- * touches only sockets that can be sent to. A single member needs no array.
+ * Members are connection indices in one packed array: live ones first, then those that are behind, so that a
+ * fan-out touches only sockets that can be sent to. A single member needs no array.
  *
  * Worker; one thread. Indices and pointers are stable while the channel exists.
  */

@@ -15,8 +15,8 @@
 #include "worker/output.h"
 #include "worker/worker.h"
 
-#define POLL_EVENTS   256  /* taken from the clients' set at a time */
-#define TAG_GEN_BITS  11u
+#define POLL_EVENTS       256 /* taken from the clients' set at a time */
+#define TAG_GEN_BITS      11u
 #define REFUSED_LINGER_MS 1000 /* see conn_linger() */
 
 #define ARM_IN  1u
@@ -168,8 +168,8 @@ void conn_ext_trim(struct conn *c)
 		buf_free(&x->out);
 	if (x->in.len == 0)
 		buf_free(&x->in);
-	if (x->ws != NULL || x->http != NULL || x->in.len > 0 || x->out.len > 0 || x->has_pong || x->partial != NULL ||
-	    (c->flags & (CONN_BEHIND | CONN_PAUSED)) != 0)
+	if (x->ws != NULL || x->http != NULL || x->in.len > 0 || x->out.len > 0 || x->has_pong ||
+	    x->partial != NULL || (c->flags & (CONN_BEHIND | CONN_PAUSED)) != 0)
 		return;
 	free(x);
 	c->ext = NULL;
@@ -250,7 +250,8 @@ void conn_opened(struct worker *w, struct conn *c)
 	count_add(&n->opened, 1);
 	count_add(&n->connections, 1);
 	if (l->ping_interval != 0) {
-		/* Spread over the second half of the interval: clients that come together are not pinged together. */
+		/* Spread over the second half of the interval: clients that come together are not pinged
+		 * together. */
 		uint32_t jitter = (c->index * 2654435761u ^ c->gen) % (l->ping_interval / 2 + 1);
 
 		c->ping_due = (uint32_t)w->now_ms + l->ping_interval - jitter;
@@ -262,8 +263,10 @@ void conn_opened(struct worker *w, struct conn *c)
 		char id[CONN_ID_SIZE];
 
 		conn_id(w, c, id);
-		log_event(LOG_DEBUG, "open", "ns=%s room=%s conn=%s total=%" PRIu64 " msg=\"WebSocket connected\"",
-			  ns_of(w, c)->name, log_quote(&q, ch->room, ch->room_len), id, count_get(&n->connections));
+		log_event(LOG_DEBUG, "open",
+			  "ns=%s room=%s conn=%s total=%" PRIu64 " msg=\"WebSocket connected\"",
+			  ns_of(w, c)->name, log_quote(&q, ch->room, ch->room_len), id,
+			  count_get(&n->connections));
 	}
 }
 
@@ -283,7 +286,8 @@ static void leave_service(struct worker *w, struct conn *c, uint16_t code, bool 
 		char id[CONN_ID_SIZE];
 
 		conn_id(w, c, id);
-		log_event(LOG_DEBUG, "close", "ns=%s conn=%s code=%u total=%" PRIu64 " msg=\"WebSocket disconnected\"",
+		log_event(LOG_DEBUG, "close",
+			  "ns=%s conn=%s code=%u total=%" PRIu64 " msg=\"WebSocket disconnected\"",
 			  ns_of(w, c)->name, id, code, count_get(&ns_count(w, c)->connections));
 	}
 }
@@ -316,7 +320,8 @@ void conn_drop(struct worker *w, struct conn *c, bool rst, uint16_t code)
 
 		(void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
 	}
-	/* Nobody else holds the descriptor, so close() takes it out of the epoll set, too: one syscall less. */
+	/* Nobody else holds the descriptor, so close() takes it out of the epoll set, too: one syscall less.
+	 */
 	close(c->fd);
 	c->fd = -1;
 	c->gen++;
@@ -419,7 +424,8 @@ static void handle_event(struct worker *w, const struct epoll_event *ev)
 	uint32_t index = (uint32_t)ev->data.u64;
 	struct conn *c = conn_at(&w->conns, index);
 
-	/* The descriptor may have been closed, and its index re-used, by an earlier event of the same batch. */
+	/* The descriptor may have been closed, and its index re-used, by an earlier event of the same batch.
+	 */
 	if (c->gen != (uint32_t)(ev->data.u64 >> 32) || c->state == CONN_FREE)
 		return;
 	if (ev->events & EPOLLOUT) {

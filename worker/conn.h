@@ -1,12 +1,12 @@
 /* conn.h - a client connection: plain data in slab segments, named by a 32-bit index.
  *
- * An idle one is struct conn (64 bytes), its place in its channel's member array (4 bytes) and nothing else. All that
- * is unfinished lives in struct conn_ext, which comes and goes.
+ * An idle one is struct conn (64 bytes), its place in its channel's member array (4 bytes) and nothing else.
+ * All that is unfinished lives in struct conn_ext, which comes and goes.
  *
  *              accept             upgrade read           SUBSCRIBED
  *      FREE ----------> HANDSHAKE -------------> JOINING ------------> OPEN
- *        ^                  | refused, 408          | peer gone          | Close from the peer, or one of ours
- *        |                  v                       v                    v
+ *        ^                  | refused, 408          | peer gone          | Close from the peer, or one of
+ * ours |                  v                       v                    v
  *        +------------------+<----------------------+<---------------- CLOSING
  *
  *   HANDSHAKE  bounded by handshake_timeout (from accept, no byte resets it)
@@ -28,15 +28,16 @@ struct ws_in;
 struct http_parser;
 struct partial;
 
-#define CONN_NONE          UINT32_MAX
-#define CONN_SEGMENT_BITS  10u
-#define CONN_SEGMENT       (1u << CONN_SEGMENT_BITS)
-#define CONN_SEGMENTS_MAX  1024u /* a million connections a worker */
+#define CONN_NONE         UINT32_MAX
+#define CONN_SEGMENT_BITS 10u
+#define CONN_SEGMENT      (1u << CONN_SEGMENT_BITS)
+#define CONN_SEGMENTS_MAX 1024u /* a million connections a worker */
 
 enum conn_state { CONN_FREE, CONN_HANDSHAKE, CONN_JOINING, CONN_OPEN, CONN_CLOSING };
 
 enum conn_flag {
-	CONN_BLOCKED = 1,     /* the socket does not take everything: out, or a half-sent frame, or behind. EPOLLOUT is armed */
+	CONN_BLOCKED = 1,     /* the socket does not take everything: out, or a half-sent frame, or behind.
+				 EPOLLOUT is armed */
 	CONN_BEHIND = 2,      /* ext->pos says where it stands; outside the channel's live members */
 	CONN_PAUSED = 4,      /* not read: waits for the uplink */
 	CONN_PINGED = 8,      /* a ping is out, no answer yet */
@@ -48,15 +49,17 @@ enum conn_flag {
 
 struct conn {
 	int32_t fd;
-	uint32_t gen;     /* grows at each re-use of the index: stale events and tags are recognised */
-	uint32_t index;   /* its own; with gen unique in this worker process */
+	uint32_t gen;   /* grows at each re-use of the index: stale events and tags are recognised */
+	uint32_t index; /* its own; with gen unique in this worker process */
 	struct conn_ext *ext;
 	uint32_t channel; /* index; CONN_NONE if none */
-	uint32_t member;  /* OPEN: place in the channel's member array; JOINING: next in its waiting list; FREE: next free */
+	uint32_t member;  /* OPEN: place in the channel's member array; JOINING: next in its waiting list;
+			     FREE: next free */
 	struct wheel_link timer;
-	uint32_t last_in; /* ms of the worker's clock (low 32 bits) at the last byte from the peer */
-	uint32_t ping_due; /* OPEN: the same clock: when a ping is due; CONN_PINGED: when the answer is overdue */
-	uint16_t ns;      /* index in config->namespaces */
+	uint32_t last_in;   /* ms of the worker's clock (low 32 bits) at the last byte from the peer */
+	uint32_t ping_due;  /* OPEN: the same clock: when a ping is due; CONN_PINGED: when the answer is
+			       overdue */
+	uint16_t ns;        /* index in config->namespaces */
 	uint16_t in_flight; /* own publications not seen in the ring yet */
 	uint8_t state;
 	uint8_t flags;
@@ -77,16 +80,16 @@ struct conn_ext {
 
 	/* CONN_BEHIND: the first record not completely sent, and how many bytes of its frame are. */
 	uint64_t pos;
-	uint64_t seq;  /* of that record */
+	uint64_t seq; /* of that record */
 	uint32_t off;
-	uint32_t took; /* ms when the socket last took a byte */
-	bool is_skipping; /* slow = skip: after the frame under way it goes on at the newest */
+	uint32_t took;           /* ms when the socket last took a byte */
+	bool is_skipping;        /* slow = skip: after the frame under way it goes on at the newest */
 	struct partial *partial; /* shared copy of, or claim on, the half-sent frame (off > 0) */
 	uint32_t behind_prev, behind_next;   /* all that are behind */
 	uint32_t partial_prev, partial_next; /* all inside the same frame */
 
 	uint32_t starving_next, starving_prev; /* CONN_PAUSED */
-	uint8_t pong_len; /* a pong that waits for the socket: the latest only */
+	uint8_t pong_len;                      /* a pong that waits for the socket: the latest only */
 	bool has_pong;
 	uint8_t pong[125];
 };
@@ -97,8 +100,8 @@ struct conn_table {
 	uint32_t free; /* head of the free list */
 	uint32_t n;    /* in use */
 	uint32_t n_handshaking, n_open;
-	uint32_t max;  /* never more than these (fd limit) */
-	int epoll;     /* the clients' own set */
+	uint32_t max; /* never more than these (fd limit) */
+	int epoll;    /* the clients' own set */
 };
 
 static inline struct conn *conn_at(const struct conn_table *t, uint32_t index)
@@ -106,7 +109,8 @@ static inline struct conn *conn_at(const struct conn_table *t, uint32_t index)
 	return &t->segment[index >> CONN_SEGMENT_BITS][index & (CONN_SEGMENT - 1)];
 }
 
-/* Names the connection over all hosts and restarts, in hex: origin, slot, incarnation, generation and index. */
+/* Names the connection over all hosts and restarts, in hex: origin, slot, incarnation, generation and index.
+ */
 #define CONN_ID_SIZE 48
 void conn_id(const struct worker *w, const struct conn *c, char dst[CONN_ID_SIZE]);
 
@@ -130,16 +134,17 @@ void conn_arm(struct worker *w, struct conn *c);
 /* Handshake done: OPEN, counted, timers. The caller has made it a member. */
 void conn_opened(struct worker *w, struct conn *c);
 
-/* Begin to close with `code` (one of the fixed table): leaves its channel, sends Close, lingers at most close_linger.
- * In HANDSHAKE and JOINING: the connection is dropped. Idempotent. */
+/* Begin to close with `code` (one of the fixed table): leaves its channel, sends Close, lingers at most
+ * close_linger. In HANDSHAKE and JOINING: the connection is dropped. Idempotent. */
 void conn_close(struct worker *w, struct conn *c, uint16_t code, const char *reason);
 
-/* Gone at once: leave everything, close the descriptor (rst: with RST), free the index. `code` is counted if the
- * connection was open and no Close of ours had been decided before (1006 = the peer vanished). */
+/* Gone at once: leave everything, close the descriptor (rst: with RST), free the index. `code` is counted if
+ * the connection was open and no Close of ours had been decided before (1006 = the peer vanished). */
 void conn_drop(struct worker *w, struct conn *c, bool rst, uint16_t code);
 
-/* A refused handshake: the answer is sent and our side shut down. What still comes is thrown away until the peer ends
- * too, for a second at most: input left unread would make close() send a RST that overtakes the answer. */
+/* A refused handshake: the answer is sent and our side shut down. What still comes is thrown away until the
+ * peer ends too, for a second at most: input left unread would make close() send a RST that overtakes the
+ * answer. */
 void conn_linger(struct worker *w, struct conn *c);
 
 /* Bytes came from the peer. */
@@ -151,7 +156,8 @@ void conn_expired(struct worker *w, struct conn *c);
 /* Events of the clients' epoll set: bounded work. Returns how many there were. */
 int conn_poll(struct worker *w);
 
-/* A number that names (index, generation) in an uplink request; never 0, never with UP_REQUEST_ANSWER's bit. */
+/* A number that names (index, generation) in an uplink request; never 0, never with UP_REQUEST_ANSWER's bit.
+ */
 uint32_t conn_tag(const struct conn *c);
 struct conn *conn_by_tag(struct worker *w, uint32_t tag);
 

@@ -66,8 +66,8 @@ void control_drain_step(struct worker *w)
 	while (w->drain_closed < due && w->drain_cursor < slots) {
 		struct conn *c = conn_at(&w->conns, w->drain_cursor++);
 
-		/* Half-done handshakes: at a stop they are refused; a replaced worker finishes them, so that nobody
-		 * is refused while the port is open, and closes them after. */
+		/* Half-done handshakes: at a stop they are refused; a replaced worker finishes them, so that
+		 * nobody is refused while the port is open, and closes them after. */
 		bool is_half_done = c->state == CONN_HANDSHAKE || c->state == CONN_JOINING;
 
 		if (c->state == CONN_OPEN && ++w->drain_closed % 64 == 0)
@@ -117,7 +117,8 @@ void control_handle(struct worker *w, const struct rec *h, struct slice room)
 		break;
 	case REC_REOPEN:
 		if (log_reopen() == -1)
-			log_event(LOG_ERROR, "reopen", "errno=%d msg=\"cannot open the log file anew\"", errno);
+			log_event(LOG_ERROR, "reopen", "errno=%d msg=\"cannot open the log file anew\"",
+				  errno);
 		break;
 	case REC_GAP:
 		gap(w, h->ns);

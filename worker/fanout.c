@@ -68,7 +68,8 @@ struct group {
 };
 
 /* `sent` bytes of the group went out: in which record does it stop, how far in? */
-static const struct fanout_record *locate(const struct group *g, size_t sent, uint32_t *off, uint32_t *complete)
+static const struct fanout_record *locate(const struct group *g, size_t sent, uint32_t *off,
+					  uint32_t *complete)
 {
 	uint32_t i = 0;
 
@@ -99,12 +100,13 @@ static uint32_t send_stopped(struct worker *w, struct conn *c, const struct grou
 	return complete;
 }
 
-/* One group to every live member. Downwards, because a member that stops being live swaps places with the last
- * live one, which has had its turn. */
+/* One group to every live member. Downwards, because a member that stops being live swaps places with the
+ * last live one, which has had its turn. */
 static void send_group(struct worker *w, uint32_t channel, const struct group *g)
 {
 	const uint32_t *m = channel_members(channel_at(&w->channels, channel));
-	struct counters_ns *n = &w->count->ns[w->config->namespaces[channel_at(&w->channels, channel)->ns].id];
+	struct counters_ns *n =
+		&w->count->ns[w->config->namespaces[channel_at(&w->channels, channel)->ns].id];
 	uint64_t deliveries = 0, bytes = 0, sends = 0;
 
 	for (uint32_t i = channel_at(&w->channels, channel)->n_live; i-- > 0;) {
@@ -142,10 +144,12 @@ static void count_delay(struct worker *w, const struct group *g, uint32_t member
 	uint64_t now = clock_mono_ns();
 
 	for (uint32_t i = 0; i < g->n; i++)
-		count_latency(w->count, now > g->rec[i]->time_ns ? (now - g->rec[i]->time_ns) / 1000 : 0, members);
+		count_latency(w->count, now > g->rec[i]->time_ns ? (now - g->rec[i]->time_ns) / 1000 : 0,
+			      members);
 }
 
-/* All frames of one channel in this batch: single ones straight from the ring, several small ones gathered. */
+/* All frames of one channel in this batch: single ones straight from the ring, several small ones gathered.
+ */
 static void send_channel(struct worker *w, const struct fanout_channel *fc)
 {
 	static struct group g; /* 8 KiB of pointers: not for the stack of every turn */
@@ -257,8 +261,8 @@ static bool is_for_us(const struct worker *w, const struct rec *h)
 	return h->slot == REC_ALL || (h->slot == w->boot->slot && h->incarnation == w->boot->incarnation);
 }
 
-/* Read on from `pos`. Returns the position behind what was taken. A control record ends the batch, so that it acts
- * between what came before it and what comes after: *control is set. */
+/* Read on from `pos`. Returns the position behind what was taken. A control record ends the batch, so that it
+ * acts between what came before it and what comes after: *control is set. */
 static uint64_t read_batch(struct worker *w, uint64_t pos, struct rec *h, bool *control)
 {
 	struct fanout *f = &w->fanout;
@@ -276,8 +280,8 @@ static uint64_t read_batch(struct worker *w, uint64_t pos, struct rec *h, bool *
 		if (h->type == REC_PUBLICATION)
 			take_publication(w, pos, h);
 		else if (h->type == REC_ANSWER && is_for_us(w, h)) {
-			/* Of no order with what clients get: an HTTP publisher shall not wait for the fan-out, nor cut
-			 * the batch in pieces. */
+			/* Of no order with what clients get: an HTTP publisher shall not wait for the
+			 * fan-out, nor cut the batch in pieces. */
 			control_handle(w, h, (struct slice){0});
 		} else if (is_for_us(w, h)) {
 			*control = true;

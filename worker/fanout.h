@@ -1,12 +1,13 @@
-/* fanout.h - from the ring to the live members: a batch of records at a time, one send per member and channel.
+/* fanout.h - from the ring to the live members: a batch of records at a time, one send per member and
+ * channel.
  *
- * A batch is what lies between `done` and head, bounded in records and bytes. Its publications are sorted by channel as
- * they are read; then each channel's members get all of the channel's frames: one frame straight from ring
- * memory, several small ones gathered once into a private buffer so that every member takes one contiguous
- * write. Only then does the cursor move.
+ * A batch is what lies between `done` and head, bounded in records and bytes. Its publications are sorted by
+ * channel as they are read; then each channel's members get all of the channel's frames: one frame straight
+ * from ring memory, several small ones gathered once into a private buffer so that every member takes one
+ * contiguous write. Only then does the cursor move.
  *
- * The published cursor may lag behind `done`: it is held at the oldest half-sent frame that has no private copy yet
- * (behind.c), but never more than a quarter of the ring.
+ * The published cursor may lag behind `done`: it is held at the oldest half-sent frame that has no private
+ * copy yet (behind.c), but never more than a quarter of the ring.
  */
 #ifndef RC_FANOUT_H
 #define RC_FANOUT_H
@@ -39,8 +40,8 @@ struct fanout {
 	uint64_t bytes;
 	struct fanout_record *records;   /* FANOUT_RECORDS */
 	struct fanout_channel *channels; /* FANOUT_RECORDS */
-	uint32_t *own;                   /* FANOUT_RECORDS: tags of clients whose own publications are in the batch */
-	uint8_t *gather;                 /* FANOUT_GATHER */
+	uint32_t *own;   /* FANOUT_RECORDS: tags of clients whose own publications are in the batch */
+	uint8_t *gather; /* FANOUT_GATHER */
 };
 
 int fanout_init(struct worker *w, uint64_t start) MUST_CHECK;

@@ -15,7 +15,8 @@
 #define READ_BYTES    16384 /* of one recv; wslay sees no more at a time */
 #define READS_A_TURN  4     /* then the other connections have their turn: the set is level-triggered */
 #define CLOSE_WAIT_MS 500   /* a peer's Close waits so long for its own publications */
-#define MESSAGE_MS    10000 /* a message may take longer only while there is memory for unfinished ones in plenty */
+#define MESSAGE_MS                                                                                           \
+	10000 /* a message may take longer only while there is memory for unfinished ones in plenty */
 
 static const struct cfg_namespace *ns_of(const struct worker *w, const struct conn *c)
 {
@@ -30,12 +31,18 @@ static enum count_refused refused_index(const char *reason)
 		const char *reason;
 		enum count_refused index;
 	} table[] = {
-		{"no_namespace", COUNT_REFUSED_no_namespace}, {"bad_room", COUNT_REFUSED_no_namespace},
-		{"not_get", COUNT_REFUSED_not_get},           {"method", COUNT_REFUSED_not_get},
-		{"timeout", COUNT_REFUSED_timeout},           {"url_too_long", COUNT_REFUSED_url_too_long},
-		{"no_upgrade", COUNT_REFUSED_no_upgrade},     {"bad_version", COUNT_REFUSED_bad_version},
-		{"head_too_large", COUNT_REFUSED_head_too_large}, {"origin", COUNT_REFUSED_origin},
-		{"full", COUNT_REFUSED_full},                 {"no_memory", COUNT_REFUSED_full},
+		{"no_namespace", COUNT_REFUSED_no_namespace},
+		{"bad_room", COUNT_REFUSED_no_namespace},
+		{"not_get", COUNT_REFUSED_not_get},
+		{"method", COUNT_REFUSED_not_get},
+		{"timeout", COUNT_REFUSED_timeout},
+		{"url_too_long", COUNT_REFUSED_url_too_long},
+		{"no_upgrade", COUNT_REFUSED_no_upgrade},
+		{"bad_version", COUNT_REFUSED_bad_version},
+		{"head_too_large", COUNT_REFUSED_head_too_large},
+		{"origin", COUNT_REFUSED_origin},
+		{"full", COUNT_REFUSED_full},
+		{"no_memory", COUNT_REFUSED_full},
 		{"aborted", COUNT_REFUSED_aborted},
 	};
 
@@ -54,7 +61,8 @@ void input_refuse(struct worker *w, struct conn *c, int status, const char *reas
 	count_add(&w->count->refused[refused_index(reason)], 1);
 	log_event(LOG_INFO, "refused", "code=%d reason=%s", status, reason);
 	/* One try: a socket that does not take 200 bytes at its very start has nobody reading. */
-	if (send(c->fd, answer, len, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)len && shutdown(c->fd, SHUT_WR) == 0)
+	if (send(c->fd, answer, len, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)len &&
+	    shutdown(c->fd, SHUT_WR) == 0)
 		conn_linger(w, c);
 	else
 		conn_drop(w, c, false, 1006);
@@ -104,7 +112,8 @@ void join_done(struct worker *w, struct conn *c)
 }
 
 /* Judge the head as far as it has come. True: more is needed; false: decided, `c` may be gone. */
-static bool handshake_bytes(struct worker *w, struct conn *c, struct http_parser *parser, const char *head, size_t len)
+static bool handshake_bytes(struct worker *w, struct conn *c, struct http_parser *parser, const char *head,
+			    size_t len)
 {
 	struct handshake h;
 	int status;
@@ -224,8 +233,8 @@ static enum publish_result publish(struct worker *w, struct conn *c, uint8_t opc
 
 	if (!is_resumed && w->starving_head != CONN_NONE)
 		return PUBLISH_BUSY;
-	r = publish_message(w, ns_of(w, c), (struct slice){ch->room, ch->room_len}, opcode, payload, CFG_SRC_CLIENT,
-			    conn_tag(c));
+	r = publish_message(w, ns_of(w, c), (struct slice){ch->room, ch->room_len}, opcode, payload,
+			    CFG_SRC_CLIENT, conn_tag(c));
 	if (r == PUBLISH_OK && c->in_flight < UINT16_MAX)
 		c->in_flight++;
 	return r;
@@ -430,7 +439,8 @@ void input_closing(struct worker *w, struct conn *c)
 
 	if (x == NULL || ws_held(x->ws, &(uint8_t){0}).p == NULL)
 		return;
-	/* What was read behind it goes too, so nothing that follows can be told apart any more: read and thrown away. */
+	/* What was read behind it goes too, so nothing that follows can be told apart any more: read and
+	 * thrown away. */
 	ws_held_done(w->ws_pool, &x->ws);
 	buf_free(&x->in);
 	c->flags |= CONN_CLOSE_SEEN;

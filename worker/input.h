@@ -10,20 +10,22 @@ struct conn;
 /* EPOLLIN: read a bounded amount. May drop the connection. */
 void input_ready(struct worker *w, struct conn *c);
 
-/* The uplink has space again: publish what is held, go on with what was read behind it. False: still no space. */
+/* The uplink has space again: publish what is held, go on with what was read behind it. False: still no
+ * space. */
 bool input_resume(struct worker *w, struct conn *c);
 
 /* One of the connection's own publications came back through the ring. */
 void input_own_seen(struct worker *w, struct conn *c);
 
-/* A Close of the peer's that waited (CONN_CLOSE_WAIT): answer it if everything before it has come back and gone out. */
+/* A Close of the peer's that waited (CONN_CLOSE_WAIT): answer it if everything before it has come back and
+ * gone out. */
 void input_close_if_done(struct worker *w, struct conn *c);
 
 /* It begins to close: a message that waits for the uplink is dropped. */
 void input_closing(struct worker *w, struct conn *c);
 
-/* From the tick: when unfinished messages have taken half of their memory, close those that began ten seconds ago and are not
- * complete, so that senders of a byte now and then cannot lock others out. */
+/* From the tick: when unfinished messages have taken half of their memory, close those that began ten seconds
+ * ago and are not complete, so that senders of a byte now and then cannot lock others out. */
 void input_sweep(struct worker *w);
 
 /* Refuse a handshake: write the answer, count, drop. */

@@ -1,4 +1,5 @@
-/* metrics.c - GET /metrics: the Prometheus text format, version 0.0.4. docs/operations.md lists every series. */
+/* metrics.c - GET /metrics: the Prometheus text format, version 0.0.4. docs/operations.md lists every series.
+ */
 #include <inttypes.h>
 
 #include "worker/admin.h"
@@ -21,8 +22,8 @@ static bool is_used(const struct worker *w, unsigned slot)
 }
 
 /* One series for each worker and namespace, of the per-namespace counter at `offset`. */
-static int by_worker_ns(struct worker *w, struct buf *out, const char *name, const char *type, const char *help,
-			size_t offset)
+static int by_worker_ns(struct worker *w, struct buf *out, const char *name, const char *type,
+			const char *help, size_t offset)
 {
 	if (head(out, name, type, help) == -1)
 		return -1;
@@ -61,13 +62,16 @@ static int connections(struct worker *w, struct buf *out)
 		opened += stats_sum(w, stats_ns_offset(i) + offsetof(struct counters_ns, opened));
 	if (by_worker_ns(w, out, "ringcast_connections", "gauge", "Established WebSocket connections.",
 			 offsetof(struct counters_ns, connections)) == -1 ||
-	    plain(out, "ringcast_connections_opened_total", "counter", "Handshakes completed.", opened) == -1 ||
-	    plain(out, "ringcast_accepted_total", "counter", "TCP connections accepted.", STATS_SUM(w, accepted)) == -1 ||
+	    plain(out, "ringcast_connections_opened_total", "counter", "Handshakes completed.", opened) ==
+		    -1 ||
+	    plain(out, "ringcast_accepted_total", "counter", "TCP connections accepted.",
+		  STATS_SUM(w, accepted)) == -1 ||
 	    by_name(w, out, "ringcast_connections_closed_total", "code", "Connections closed, by close code.",
 		    count_closed_names, COUNT_CLOSED_N, offsetof(struct counters, closed)) == -1)
 		return -1;
-	return by_name(w, out, "ringcast_handshakes_refused_total", "reason", "Handshakes refused, by reason.",
-		       count_refused_names, COUNT_REFUSED_N, offsetof(struct counters, refused));
+	return by_name(w, out, "ringcast_handshakes_refused_total", "reason",
+		       "Handshakes refused, by reason.", count_refused_names, COUNT_REFUSED_N,
+		       offsetof(struct counters, refused));
 }
 
 static int publications(struct worker *w, struct buf *out)
@@ -81,11 +85,14 @@ static int publications(struct worker *w, struct buf *out)
 		{"redis", offsetof(struct counters_ns, pub_redis)},
 	};
 
-	if (head(out, "ringcast_publications_total", "counter", "Publications taken, by where they came from.") == -1)
+	if (head(out, "ringcast_publications_total", "counter",
+		 "Publications taken, by where they came from.") == -1)
 		return -1;
 	for (unsigned ns = 0; ns < stats_namespaces(w); ns++) {
 		for (size_t i = 0; i < ARRAY_LEN(sources); i++) {
-			if (buf_printf(out, "ringcast_publications_total{namespace=\"%s\",source=\"%s\"} %" PRIu64 "\n",
+			if (buf_printf(out,
+				       "ringcast_publications_total{namespace=\"%s\",source=\"%s\"} %" PRIu64
+				       "\n",
 				       w->globals->namespaces[ns], sources[i].source,
 				       stats_sum(w, stats_ns_offset(ns) + sources[i].offset)) == -1)
 				return -1;
@@ -94,8 +101,8 @@ static int publications(struct worker *w, struct buf *out)
 	return 0;
 }
 
-static int by_namespace(struct worker *w, struct buf *out, const char *metric, const char *type, const char *help,
-			size_t offset)
+static int by_namespace(struct worker *w, struct buf *out, const char *metric, const char *type,
+			const char *help, size_t offset)
 {
 	if (head(out, metric, type, help) == -1)
 		return -1;
@@ -109,14 +116,18 @@ static int by_namespace(struct worker *w, struct buf *out, const char *metric, c
 
 static int dropped(struct worker *w, struct buf *out)
 {
-	if (head(out, "ringcast_dropped_total", "counter", "Publications, or frames of slow clients, dropped.") == -1)
+	if (head(out, "ringcast_dropped_total", "counter",
+		 "Publications, or frames of slow clients, dropped.") == -1)
 		return -1;
 	for (unsigned ns = 0; ns < stats_namespaces(w); ns++) {
 		for (size_t i = 0; i < COUNT_DROPPED_N; i++) {
-			size_t at = stats_ns_offset(ns) + offsetof(struct counters_ns, dropped) + i * sizeof(counter);
+			size_t at = stats_ns_offset(ns) + offsetof(struct counters_ns, dropped) +
+				    i * sizeof(counter);
 
-			if (buf_printf(out, "ringcast_dropped_total{namespace=\"%s\",reason=\"%s\"} %" PRIu64 "\n",
-				       w->globals->namespaces[ns], count_dropped_names[i], stats_sum(w, at)) == -1)
+			if (buf_printf(out,
+				       "ringcast_dropped_total{namespace=\"%s\",reason=\"%s\"} %" PRIu64 "\n",
+				       w->globals->namespaces[ns], count_dropped_names[i],
+				       stats_sum(w, at)) == -1)
 				return -1;
 		}
 	}
@@ -125,7 +136,8 @@ static int dropped(struct worker *w, struct buf *out)
 
 static int deliveries(struct worker *w, struct buf *out)
 {
-	if (by_worker_ns(w, out, "ringcast_deliveries_total", "counter", "Frames handed to the kernel for a client.",
+	if (by_worker_ns(w, out, "ringcast_deliveries_total", "counter",
+			 "Frames handed to the kernel for a client.",
 			 offsetof(struct counters_ns, deliveries)) == -1)
 		return -1;
 	return by_namespace(w, out, "ringcast_delivered_bytes_total", "counter", "Bytes of those frames.",
@@ -143,23 +155,26 @@ static int latency(struct worker *w, struct buf *out)
 	for (size_t i = 0; i < COUNT_LATENCY_N; i++) {
 		sum += stats_sum(w, offsetof(struct counters, latency) + i * sizeof(counter));
 		if (i < ARRAY_LEN(bounds)) {
-			if (buf_printf(out, "%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, (double)bounds[i] / 1e6, sum) == -1)
+			if (buf_printf(out, "%s_bucket{le=\"%g\"} %" PRIu64 "\n", name,
+				       (double)bounds[i] / 1e6, sum) == -1)
 				return -1;
 		} else if (buf_printf(out, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", name, sum) == -1) {
 			return -1;
 		}
 	}
-	return buf_printf(out, "%s_sum %.6f\n%s_count %" PRIu64 "\n", name, (double)STATS_SUM(w, latency_sum_us) / 1e6,
-			  name, sum);
+	return buf_printf(out, "%s_sum %.6f\n%s_count %" PRIu64 "\n", name,
+			  (double)STATS_SUM(w, latency_sum_us) / 1e6, name, sum);
 }
 
 static int workers(struct worker *w, struct buf *out)
 {
-	if (head(out, "ringcast_ring_lag_bytes", "gauge", "Bytes of the ring that the worker has before it.") == -1)
+	if (head(out, "ringcast_ring_lag_bytes", "gauge",
+		 "Bytes of the ring that the worker has before it.") == -1)
 		return -1;
 	for (unsigned i = 0; i < SLOT_MAX; i++) {
 		if (stats_u32(&w->globals->worker[i].state) != WORKER_EMPTY &&
-		    buf_printf(out, "ringcast_ring_lag_bytes{worker=\"%u\"} %" PRIu64 "\n", i, stats_lag(w, i)) == -1)
+		    buf_printf(out, "ringcast_ring_lag_bytes{worker=\"%u\"} %" PRIu64 "\n", i,
+			       stats_lag(w, i)) == -1)
 			return -1;
 	}
 	if (head(out, "ringcast_worker_restarts_total", "counter", "Workers replaced, by reason.") == -1 ||
@@ -167,7 +182,8 @@ static int workers(struct worker *w, struct buf *out)
 		       "ringcast_worker_restarts_total{reason=\"crash\"} %" PRIu64
 		       "\nringcast_worker_restarts_total{reason=\"stuck\"} %" PRIu64
 		       "\nringcast_worker_restarts_total{reason=\"exit\"} %" PRIu64 "\n",
-		       STATS_SUM(w, restarts_crash), STATS_SUM(w, restarts_stuck), STATS_SUM(w, restarts_exit)) == -1)
+		       STATS_SUM(w, restarts_crash), STATS_SUM(w, restarts_stuck),
+		       STATS_SUM(w, restarts_exit)) == -1)
 		return -1;
 	return 0;
 }
@@ -180,9 +196,10 @@ static int redis(struct worker *w, struct buf *out)
 		  stats_u32(&g->redis_up)) == -1 ||
 	    plain(out, "ringcast_redis_reconnects_total", "counter", "Redis links re-established.",
 		  STATS_SUM(w, redis_reconnects)) == -1 ||
-	    plain(out, "ringcast_redis_gaps_total", "counter", "Losses of the subscriber link while it was up.",
-		  STATS_SUM(w, redis_gaps)) == -1 ||
-	    plain(out, "ringcast_redis_pending_bytes", "gauge", "Own publications not yet acknowledged by Redis.",
+	    plain(out, "ringcast_redis_gaps_total", "counter",
+		  "Losses of the subscriber link while it was up.", STATS_SUM(w, redis_gaps)) == -1 ||
+	    plain(out, "ringcast_redis_pending_bytes", "gauge",
+		  "Own publications not yet acknowledged by Redis.",
 		  stats_u64(&g->redis_pending_bytes)) == -1)
 		return -1;
 	return plain(out, "ringcast_redis_rtt_microseconds", "gauge", "Round trip of the last PING.",
@@ -192,8 +209,8 @@ static int redis(struct worker *w, struct buf *out)
 /* The plain counters of the lists in counters.h. */
 static int internals(struct worker *w, struct buf *out)
 {
-#define X(f, help)                                                                                                     \
-	if (plain(out, "ringcast_" #f "_total", "counter", help ".", STATS_SUM(w, f)) == -1)                           \
+#define X(f, help)                                                                                           \
+	if (plain(out, "ringcast_" #f "_total", "counter", help ".", STATS_SUM(w, f)) == -1)                 \
 		return -1;
 	X(wakes, "Times a worker was woken by its eventfd")
 	X(batches, "Batches of records handled")
@@ -216,7 +233,8 @@ static int internals(struct worker *w, struct buf *out)
 int metrics_text(struct worker *w, struct buf *out)
 {
 	if (head(out, "ringcast_build_info", "gauge", "Version of this server.") == -1 ||
-	    buf_puts(out, "ringcast_build_info{version=\"" RC_VERSION "\"} 1\n") == -1 || connections(w, out) == -1 ||
+	    buf_puts(out, "ringcast_build_info{version=\"" RC_VERSION "\"} 1\n") == -1 ||
+	    connections(w, out) == -1 ||
 	    head(out, "ringcast_users", "gauge", "Distinct users (0 until identities are configured).") == -1)
 		return -1;
 	for (unsigned ns = 0; ns < stats_namespaces(w); ns++) {
@@ -225,8 +243,8 @@ int metrics_text(struct worker *w, struct buf *out)
 	}
 	if (by_namespace(w, out, "ringcast_channels", "gauge", "Channels with a member, summed over workers.",
 			 offsetof(struct counters_ns, channels)) == -1 ||
-	    publications(w, out) == -1 || deliveries(w, out) == -1 || dropped(w, out) == -1 || workers(w, out) == -1 ||
-	    redis(w, out) == -1 || latency(w, out) == -1)
+	    publications(w, out) == -1 || deliveries(w, out) == -1 || dropped(w, out) == -1 ||
+	    workers(w, out) == -1 || redis(w, out) == -1 || latency(w, out) == -1)
 		return -1;
 	return internals(w, out);
 }

@@ -85,14 +85,16 @@ void output_pong(struct worker *w, struct conn *c, const uint8_t *p, size_t len)
 		conn_drop(w, c, true, 1011);
 		return;
 	}
-	/* One pong at most waits, the latest: a ping flood without reading costs nothing (RFC 6455, 5.5.3). */
+	/* One pong at most waits, the latest: a ping flood without reading costs nothing (RFC 6455, 5.5.3).
+	 */
 	if (len > 0)
 		memcpy(x->pong, p, len);
 	x->pong_len = (uint8_t)len;
 	x->has_pong = true;
 }
 
-/* After our Close is on the wire: end our side once the peer's Close is here too, or will not be waited for. */
+/* After our Close is on the wire: end our side once the peer's Close is here too, or will not be waited for.
+ */
 static void shut_if_done(struct worker *w, struct conn *c)
 {
 	bool is_failure = c->close_code == 1002 || c->close_code == 1003 || c->close_code == 1007 ||

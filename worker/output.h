@@ -1,5 +1,5 @@
-/* output.h - what goes to one socket besides ring records, in the order of docs/design.md: the rest of a frame begun,
- * control frames, replies, then records. Worker.
+/* output.h - what goes to one socket besides ring records, in the order of docs/design.md: the rest of a
+ * frame begun, control frames, replies, then records. Worker.
  */
 #ifndef RC_OUTPUT_H
 #define RC_OUTPUT_H
@@ -9,7 +9,8 @@
 struct worker;
 struct conn;
 
-/* Bytes that follow what is queued, at a frame boundary (the 101, a Close, a ping). False: the connection is gone. */
+/* Bytes that follow what is queued, at a frame boundary (the 101, a Close, a ping). False: the connection is
+ * gone. */
 bool output_bytes(struct worker *w, struct conn *c, const void *p, size_t len);
 
 /* Answer a ping: at once while the socket takes it, else the latest replaces what waits. */

@@ -10,7 +10,8 @@
 #include "worker/worker.h"
 
 /* One record up; remembered, so that the master is woken before this worker sleeps. */
-static bool push(struct worker *w, struct ring *r, const struct up_rec *h, struct slice room, struct slice payload)
+static bool push(struct worker *w, struct ring *r, const struct up_rec *h, struct slice room,
+		 struct slice payload)
 {
 	if (!uplink_push(r, h, room, payload, true))
 		return false;
@@ -18,8 +19,8 @@ static bool push(struct worker *w, struct ring *r, const struct up_rec *h, struc
 	return true;
 }
 
-/* A message of several records: as many as fit now. The owner offers the same message again until it is through;
- * meanwhile no other message may get between its chunks. */
+/* A message of several records: as many as fit now. The owner offers the same message again until it is
+ * through; meanwhile no other message may get between its chunks. */
 static enum publish_result push_chunks(struct worker *w, const struct up_rec *first, struct slice room,
 				       struct slice payload)
 {
@@ -44,7 +45,8 @@ static enum publish_result push_chunks(struct worker *w, const struct up_rec *fi
 }
 
 enum publish_result publish_message(struct worker *w, const struct cfg_namespace *ns, struct slice room,
-				    uint8_t opcode, struct slice payload, enum cfg_source source, uint32_t request)
+				    uint8_t opcode, struct slice payload, enum cfg_source source,
+				    uint32_t request)
 {
 	struct up_rec h = {.type = UP_PUBLISH,
 			   .opcode = opcode,
@@ -82,7 +84,8 @@ static bool push_overflow(struct worker *w)
 		struct up_rec h;
 
 		memcpy(&h, b->p + used, sizeof(h));
-		if (!push(w, &w->slot.control, &h, (struct slice){b->p + used + sizeof(h), h.name_len}, (struct slice){0}))
+		if (!push(w, &w->slot.control, &h, (struct slice){b->p + used + sizeof(h), h.name_len},
+			  (struct slice){0}))
 			break;
 		used += sizeof(h) + h.name_len;
 	}
@@ -99,8 +102,10 @@ void publish_control(struct worker *w, enum up_type type, uint16_t ns, struct sl
 
 	if (w->control_overflow.len == 0 && push(w, &w->slot.control, &h, room, (struct slice){0}))
 		return;
-	/* Bounded by the connections that this worker may hold: each has at most one ADD and one DROP under way. */
-	if (buf_put(&w->control_overflow, &h, sizeof(h)) == -1 || buf_put(&w->control_overflow, room.p, room.len) == -1) {
+	/* Bounded by the connections that this worker may hold: each has at most one ADD and one DROP under
+	 * way. */
+	if (buf_put(&w->control_overflow, &h, sizeof(h)) == -1 ||
+	    buf_put(&w->control_overflow, room.p, room.len) == -1) {
 		log_event(LOG_ERROR, "no_memory", "msg=\"interest cannot be told to the master; leaving\"");
 		worker_stop(w, 1);
 	}
@@ -159,8 +164,8 @@ void publish_resume(struct worker *w)
 {
 	if (w->control_overflow.len > 0 && !push_overflow(w))
 		return;
-	/* The HTTP API first: it has few messages here, one a connection, while clients may never stop waiting. And if one of
-	 * its messages is half-way up, nobody else's can go before it. */
+	/* The HTTP API first: it has few messages here, one a connection, while clients may never stop
+	 * waiting. And if one of its messages is half-way up, nobody else's can go before it. */
 	admin_resume(w);
 	while (w->starving_head != CONN_NONE) {
 		if (!input_resume(w, conn_at(&w->conns, w->starving_head)))

@@ -129,7 +129,8 @@ int stats_ready(struct worker *w, struct buf *out, bool *is_ready)
 /* ---------------------------------------------------------------- /stats */
 
 /* {"name":n,...} of those that are not 0. `base`: offset of the first counter in a block. */
-static int put_named(struct worker *w, struct buf *out, const char *key, const char *const *names, size_t n, size_t base)
+static int put_named(struct worker *w, struct buf *out, const char *key, const char *const *names, size_t n,
+		     size_t base)
 {
 	bool is_first = true;
 
@@ -171,9 +172,10 @@ static int put_head(struct worker *w, struct buf *out)
 
 	return buf_printf(out,
 			  "{\"version\":\"" RC_VERSION "\",\"node\":\"%016" PRIx64 "\",\"pid\":%" PRIu32
-			  ",\"uptime_s\":%" PRIu64 ",\"generation\":%" PRIu32 ",\"ready\":%s,\"mode\":\"%s\",",
-			  g->origin, g->master_pid, (clock_mono_ms() - g->start_ms) / 1000, stats_u32(&g->generation),
-			  find_reasons(w, reasons) == 0 ? "true" : "false",
+			  ",\"uptime_s\":%" PRIu64 ",\"generation\":%" PRIu32
+			  ",\"ready\":%s,\"mode\":\"%s\",",
+			  g->origin, g->master_pid, (clock_mono_ms() - g->start_ms) / 1000,
+			  stats_u32(&g->generation), find_reasons(w, reasons) == 0 ? "true" : "false",
 			  stats_u32(&g->is_redis) != 0 ? "redis" : "local");
 }
 
@@ -181,14 +183,15 @@ static int put_redis(struct worker *w, struct buf *out)
 {
 	const struct globals *g = w->globals;
 
-	return buf_printf(out,
-			  "\"redis\":{\"state\":\"%s\",\"address\":\"%s\",\"channels\":%" PRIu32 ",\"rtt_us\":%" PRIu64
-			  ",\"reconnects\":%" PRIu64 ",\"pending_messages\":%" PRIu64 ",\"pending_bytes\":%" PRIu64
-			  ",\"gaps\":%" PRIu64 ",\"given_up\":%" PRIu64 ",\"duplicates\":%" PRIu64 "},",
-			  stats_redis_state(w), g->redis_address, stats_u32(&g->redis_channels),
-			  stats_u64(&g->redis_rtt_us), STATS_SUM(w, redis_reconnects),
-			  stats_u64(&g->redis_pending_messages), stats_u64(&g->redis_pending_bytes),
-			  STATS_SUM(w, redis_gaps), STATS_SUM(w, redis_given_up), STATS_SUM(w, redis_duplicates));
+	return buf_printf(
+		out,
+		"\"redis\":{\"state\":\"%s\",\"address\":\"%s\",\"channels\":%" PRIu32 ",\"rtt_us\":%" PRIu64
+		",\"reconnects\":%" PRIu64 ",\"pending_messages\":%" PRIu64 ",\"pending_bytes\":%" PRIu64
+		",\"gaps\":%" PRIu64 ",\"given_up\":%" PRIu64 ",\"duplicates\":%" PRIu64 "},",
+		stats_redis_state(w), g->redis_address, stats_u32(&g->redis_channels),
+		stats_u64(&g->redis_rtt_us), STATS_SUM(w, redis_reconnects),
+		stats_u64(&g->redis_pending_messages), stats_u64(&g->redis_pending_bytes),
+		STATS_SUM(w, redis_gaps), STATS_SUM(w, redis_given_up), STATS_SUM(w, redis_duplicates));
 }
 
 static int put_ring(struct worker *w, struct buf *out)
@@ -200,10 +203,11 @@ static int put_ring(struct worker *w, struct buf *out)
 			lag = u64_max(lag, stats_lag(w, i));
 	}
 	return buf_printf(out,
-			  "\"ring\":{\"size_bytes\":%" PRIu64 ",\"head_bytes\":%" PRIu64 ",\"lag_bytes\":%" PRIu64
-			  ",\"records\":%" PRIu64 ",\"full\":%" PRIu64 ",\"stuck_kills\":%" PRIu64 "},",
-			  w->ring.size, ring_head(&w->ring), lag, STATS_SUM(w, ring_records), STATS_SUM(w, ring_full),
-			  STATS_SUM(w, stuck_kills));
+			  "\"ring\":{\"size_bytes\":%" PRIu64 ",\"head_bytes\":%" PRIu64
+			  ",\"lag_bytes\":%" PRIu64 ",\"records\":%" PRIu64 ",\"full\":%" PRIu64
+			  ",\"stuck_kills\":%" PRIu64 "},",
+			  w->ring.size, ring_head(&w->ring), lag, STATS_SUM(w, ring_records),
+			  STATS_SUM(w, ring_full), STATS_SUM(w, stuck_kills));
 }
 
 /* `dropped` over all namespaces. */
@@ -218,7 +222,8 @@ static int put_dropped_total(struct worker *w, struct buf *out)
 
 		if (v == 0)
 			continue;
-		if (buf_printf(out, "%s\"%s\":%" PRIu64, is_first ? "" : ",", count_dropped_names[i], v) == -1)
+		if (buf_printf(out, "%s\"%s\":%" PRIu64, is_first ? "" : ",", count_dropped_names[i], v) ==
+		    -1)
 			return -1;
 		is_first = false;
 	}
@@ -233,16 +238,19 @@ static int put_totals(struct worker *w, struct buf *out)
 		pubs += publications(w, stats_ns_offset(i));
 	if (buf_printf(out, "\"totals\":{\"connections\":%" PRIu64 ",\"users\":0,\"opened\":%" PRIu64 ",",
 		       STATS_SUM(w, connections), sum_ns(w, offsetof(struct counters_ns, opened))) == -1 ||
-	    put_named(w, out, "closed", count_closed_names, COUNT_CLOSED_N, offsetof(struct counters, closed)) == -1 ||
+	    put_named(w, out, "closed", count_closed_names, COUNT_CLOSED_N,
+		      offsetof(struct counters, closed)) == -1 ||
 	    buf_puts(out, ",") == -1 ||
-	    put_named(w, out, "refused", count_refused_names, COUNT_REFUSED_N, offsetof(struct counters, refused)) == -1 ||
+	    put_named(w, out, "refused", count_refused_names, COUNT_REFUSED_N,
+		      offsetof(struct counters, refused)) == -1 ||
 	    buf_printf(out,
 		       ",\"publications\":%" PRIu64 ",\"deliveries\":%" PRIu64 ",\"bytes_out\":%" PRIu64
-		       ",\"uplink_full\":%" PRIu64 ",\"subscribe_timeouts\":%" PRIu64 ",\"slow_copies\":%" PRIu64
-		       ",\"catchup_reads\":%" PRIu64 ",",
+		       ",\"uplink_full\":%" PRIu64 ",\"subscribe_timeouts\":%" PRIu64
+		       ",\"slow_copies\":%" PRIu64 ",\"catchup_reads\":%" PRIu64 ",",
 		       pubs, sum_ns(w, offsetof(struct counters_ns, deliveries)),
 		       sum_ns(w, offsetof(struct counters_ns, bytes_out)), STATS_SUM(w, uplink_full),
-		       STATS_SUM(w, subscribe_timeouts), STATS_SUM(w, slow_copies), STATS_SUM(w, catchup_reads)) == -1 ||
+		       STATS_SUM(w, subscribe_timeouts), STATS_SUM(w, slow_copies),
+		       STATS_SUM(w, catchup_reads)) == -1 ||
 	    put_dropped_total(w, out) == -1)
 		return -1;
 	return buf_puts(out, "},");
@@ -264,11 +272,11 @@ static int put_workers(struct worker *w, struct buf *out)
 			continue;
 		if (buf_printf(out,
 			       "%s{\"slot\":%u,\"pid\":%" PRIu32 ",\"generation\":%" PRIu32
-			       ",\"state\":\"%s\",\"connections\":%" PRIu64 ",\"lag_bytes\":%" PRIu64 ",\"restarts\":%" PRIu32
-			       ",\"wakes\":%" PRIu64 ",\"records\":%" PRIu64 "}",
-			       is_first ? "" : ",", i, stats_u32(&g->pid), stats_u32(&g->generation), states[state & 3u],
-			       count_get(&c->connections), stats_lag(w, i), stats_u32(&g->restarts), count_get(&c->wakes),
-			       count_get(&c->records)) == -1)
+			       ",\"state\":\"%s\",\"connections\":%" PRIu64 ",\"lag_bytes\":%" PRIu64
+			       ",\"restarts\":%" PRIu32 ",\"wakes\":%" PRIu64 ",\"records\":%" PRIu64 "}",
+			       is_first ? "" : ",", i, stats_u32(&g->pid), stats_u32(&g->generation),
+			       states[state & 3u], count_get(&c->connections), stats_lag(w, i),
+			       stats_u32(&g->restarts), count_get(&c->wakes), count_get(&c->records)) == -1)
 			return -1;
 		is_first = false;
 	}
@@ -284,7 +292,8 @@ static int put_namespaces(struct worker *w, struct buf *out)
 
 		if (buf_printf(out,
 			       "%s\"%s\":{\"connections\":%" PRIu64 ",\"users\":0,\"channels\":%" PRIu64
-			       ",\"publications\":%" PRIu64 ",\"deliveries\":%" PRIu64 ",\"bytes_out\":%" PRIu64 ",",
+			       ",\"publications\":%" PRIu64 ",\"deliveries\":%" PRIu64
+			       ",\"bytes_out\":%" PRIu64 ",",
 			       i == 0 ? "" : ",", w->globals->namespaces[i],
 			       stats_sum(w, at + offsetof(struct counters_ns, connections)),
 			       stats_sum(w, at + offsetof(struct counters_ns, channels)), publications(w, at),
@@ -300,9 +309,10 @@ static int put_namespaces(struct worker *w, struct buf *out)
 
 int stats_json(struct worker *w, struct buf *out)
 {
-	if (put_head(w, out) == -1 || put_redis(w, out) == -1 || put_ring(w, out) == -1 || put_totals(w, out) == -1 ||
-	    put_workers(w, out) == -1 || put_namespaces(w, out) == -1)
+	if (put_head(w, out) == -1 || put_redis(w, out) == -1 || put_ring(w, out) == -1 ||
+	    put_totals(w, out) == -1 || put_workers(w, out) == -1 || put_namespaces(w, out) == -1)
 		return -1;
-	return buf_printf(out, "\"memory\":{\"pss_bytes\":%" PRIu64 ",\"jemalloc_allocated_bytes\":%" PRIu64 "}}",
+	return buf_printf(out,
+			  "\"memory\":{\"pss_bytes\":%" PRIu64 ",\"jemalloc_allocated_bytes\":%" PRIu64 "}}",
 			  pss_of_all(w), STATS_SUM(w, jemalloc_allocated));
 }

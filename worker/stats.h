@@ -1,5 +1,6 @@
-/* stats.h - reading the counters of all workers: what stats.c and metrics.c share. Worker; never blocks, except that
- * stats_json() reads /proc. Sums are of relaxed loads: each number is right for a moment, not all for the same. */
+/* stats.h - reading the counters of all workers: what stats.c and metrics.c share. Worker; never blocks,
+ * except that stats_json() reads /proc. Sums are of relaxed loads: each number is right for a moment, not all
+ * for the same. */
 #ifndef RC_STATS_H
 #define RC_STATS_H
 

@@ -1,7 +1,7 @@
 /* wheel.h - one deadline per connection, by 32-bit index: 12 bytes each, moves in a few nanoseconds.
  *
- * A wheel of WHEEL_SLOTS ticks of WHEEL_TICK_MS; a deadline beyond one turn waits in its slot and is looked at once a
- * turn. Links live in the connections themselves (struct wheel_link), found through a function.
+ * A wheel of WHEEL_SLOTS ticks of WHEEL_TICK_MS; a deadline beyond one turn waits in its slot and is looked
+ * at once a turn. Links live in the connections themselves (struct wheel_link), found through a function.
  * Worker; one thread; no allocation.
  */
 #ifndef RC_WHEEL_H
@@ -14,14 +14,15 @@
 #define WHEEL_NONE    UINT32_MAX
 
 struct wheel_link {
-	uint32_t prev, next; /* index of the neighbour; WHEEL_NONE at the ends. prev == self: not in the wheel */
-	uint32_t due;        /* tick */
+	uint32_t prev,
+		next; /* index of the neighbour; WHEEL_NONE at the ends. prev == self: not in the wheel */
+	uint32_t due; /* tick */
 };
 
 struct wheel {
 	uint32_t slot[WHEEL_SLOTS]; /* first index, WHEEL_NONE if empty */
 	uint64_t start_ms;
-	uint32_t tick;              /* handled up to and including */
+	uint32_t tick; /* handled up to and including */
 	uint32_t n;
 	struct wheel_link *(*link)(void *arg, uint32_t index);
 	void *arg;

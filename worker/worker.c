@@ -17,11 +17,12 @@
 #include "shm/uplink.h"
 #include "worker/input.h"
 
-#define TICK_BUSY_S     0.1  /* while deadlines, slow clients or a drain want looking after */
-#define TICK_IDLE_S     0.4  /* the heartbeat: more than twice a second */
-#define FD_RESERVE      64   /* descriptors kept for everything that is no connection */
-#define ADMIN_MAX       256  /* admin connections of one worker, or a sixteenth of the descriptors if they are few */
-#define WS_POOL_IDLE    64   /* parsers kept */
+#define TICK_BUSY_S 0.1 /* while deadlines, slow clients or a drain want looking after */
+#define TICK_IDLE_S 0.4 /* the heartbeat: more than twice a second */
+#define FD_RESERVE  64  /* descriptors kept for everything that is no connection */
+#define ADMIN_MAX   256 /* admin connections of one worker, or a sixteenth of the descriptors if they are few \
+			 */
+#define WS_POOL_IDLE    64                    /* parsers kept */
 #define WS_MEMORY_FLOOR (UINT64_C(256) << 20) /* of unfinished messages, all clients of a worker together */
 
 void worker_stop(struct worker *w, int status)
@@ -35,7 +36,8 @@ static void turn_begin(struct worker *w)
 	w->now_ms = clock_mono_ms();
 }
 
-/* Records first: whoever is woken is woken for them. Then clients, then records again before sleep (prepare). */
+/* Records first: whoever is woken is woken for them. Then clients, then records again before sleep (prepare).
+ */
 static void on_check(struct ev_loop *loop, ev_check *check, int events)
 {
 	(void)loop;
@@ -186,7 +188,8 @@ static int map_shared(struct worker *w)
 	return 0;
 }
 
-/* Share out the descriptors that this process may open: clients, admin connections, the rest. Returns the clients'. */
+/* Share out the descriptors that this process may open: clients, admin connections, the rest. Returns the
+ * clients'. */
 static uint32_t max_connections(struct worker *w)
 {
 	uint64_t most = (uint64_t)CONN_SEGMENTS_MAX * CONN_SEGMENT, reserve;
@@ -206,7 +209,8 @@ static int init_parts(struct worker *w)
 	w->starving_head = w->starving_tail = CONN_NONE;
 	w->ws_pool = ws_pool_new(WS_POOL_IDLE, w->ws_memory);
 	if (w->ws_pool == NULL || conn_table_init(w, max_connections(w)) == -1 ||
-	    channel_table_init(&w->channels) == -1 || fanout_init(w, w->boot->start) == -1 || behind_init(w) == -1)
+	    channel_table_init(&w->channels) == -1 || fanout_init(w, w->boot->start) == -1 ||
+	    behind_init(w) == -1)
 		return -1;
 	return 0;
 }
@@ -231,8 +235,9 @@ static void start_watchers(struct worker *w)
 	ev_timer_start(w->loop, &w->tick);
 }
 
-/* The master tells workers through the ring when to leave, so that clients get their Close. A signal that reaches all
- * processes at once (a terminal's ^C, a service manager's TERM to the whole group) is the master's affair. */
+/* The master tells workers through the ring when to leave, so that clients get their Close. A signal that
+ * reaches all processes at once (a terminal's ^C, a service manager's TERM to the whole group) is the
+ * master's affair. */
 static void set_signals(void)
 {
 	const int ignored[] = {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH};
@@ -255,7 +260,8 @@ struct worker *worker_new(const struct worker_boot *boot)
 	w->config = boot->config;
 	turn_begin(w);
 	w->loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV);
-	if (w->loop == NULL || map_shared(w) == -1 || init_parts(w) == -1 || accept_start(w) == -1 || admin_start(w) == -1)
+	if (w->loop == NULL || map_shared(w) == -1 || init_parts(w) == -1 || accept_start(w) == -1 ||
+	    admin_start(w) == -1)
 		return NULL;
 	start_watchers(w);
 	publish_control(w, UP_HELLO, 0, (struct slice){0});
@@ -291,7 +297,8 @@ int worker_main(const struct worker_boot *boot)
 	set_signals();
 	w = worker_new(boot);
 	if (w == NULL) {
-		log_event(LOG_ERROR, "start_failed", "errno=%d msg=\"worker cannot start: %s\"", errno, strerror(errno));
+		log_event(LOG_ERROR, "start_failed", "errno=%d msg=\"worker cannot start: %s\"", errno,
+			  strerror(errno));
 		return 1;
 	}
 	ev_run(w->loop, 0);

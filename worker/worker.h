@@ -13,8 +13,8 @@
  *    ws*.c http.c handshake.c   protocols, without sockets
  *    admin.c api.c stats.c      the admin listener
  *
- * One thread; nothing blocks. libev runs listeners, timers, wake-ups and the admin side. Client sockets sit in an
- * epoll set of the worker's own, which one ev_io watches: 68 bytes a connection less.
+ * One thread; nothing blocks. libev runs listeners, timers, wake-ups and the admin side. Client sockets sit
+ * in an epoll set of the worker's own, which one ev_io watches: 68 bytes a connection less.
  */
 #ifndef RC_WORKER_H
 #define RC_WORKER_H
@@ -63,8 +63,9 @@ struct worker {
 
 	struct acceptor *acceptors;
 	size_t n_acceptors;
-	bool accept_paused; /* WINCH, or a drain */
-	uint64_t accept_rest_ms; /* the system had no descriptor left: listeners are looked at again then; 0 = no rest */
+	bool accept_paused;      /* WINCH, or a drain */
+	uint64_t accept_rest_ms; /* the system had no descriptor left: listeners are looked at again then; 0 =
+				    no rest */
 
 	struct conn_table conns;
 	struct channel_table channels;
@@ -76,16 +77,17 @@ struct worker {
 	struct admin *admin;
 	unsigned admin_max; /* connections that the admin side may hold */
 
-	uint32_t master_nap; /* globals_must_wake() */
-	bool uplink_pushed;  /* something went up since the last look at the master's nap */
+	uint32_t master_nap;         /* globals_must_wake() */
+	bool uplink_pushed;          /* something went up since the last look at the master's nap */
 	struct buf control_overflow; /* interest that did not fit the control uplink, as records, in order */
-	uint32_t starving_head, starving_tail; /* connections paused until the data uplink has space (linked by ext) */
+	uint32_t starving_head,
+		starving_tail; /* connections paused until the data uplink has space (linked by ext) */
 	struct chunking chunking;
 
 	uint64_t now_ms; /* CLOCK_MONOTONIC at the start of this loop turn */
 	bool is_draining;
 	bool is_replaced;    /* draining, and a successor serves our listeners */
-	uint16_t drain_code;    /* 0: wait for the clients */
+	uint16_t drain_code; /* 0: wait for the clients */
 	uint64_t drain_start_ms, drain_end_ms;
 	uint32_t drain_total;  /* open when it began */
 	uint32_t drain_closed; /* closed so far */
@@ -118,8 +120,8 @@ void worker_stop(struct worker *w, int status);
 /* worker_main() in pieces, for the tests, which turn the loop by hand under a clock of their own (now_ms).
  * NULL: errno says why; the process is to exit. */
 struct worker *worker_new(const struct worker_boot *boot) MUST_CHECK;
-/* Before the loop blocks: handle a batch; with nothing left, say so to the master and look once more. True: there is
- * more, do not block. */
+/* Before the loop blocks: handle a batch; with nothing left, say so to the master and look once more. True:
+ * there is more, do not block. */
 bool worker_records(struct worker *w);
 /* Deadlines, slow clients, drain, heartbeat. */
 void worker_tick(struct worker *w);
@@ -135,8 +137,8 @@ enum publish_result {
 	PUBLISH_OK,
 	PUBLISH_BUSY, /* no space in the uplink. Offer it again when publish_resume() runs */
 };
-/* A message up the data uplink. `request`: see UP_REQUEST_ANSWER; after BUSY the caller offers the same message with
- * the same request again (part of a large one may be up already), or calls publish_abandon(). */
+/* A message up the data uplink. `request`: see UP_REQUEST_ANSWER; after BUSY the caller offers the same
+ * message with the same request again (part of a large one may be up already), or calls publish_abandon(). */
 enum publish_result publish_message(struct worker *w, const struct cfg_namespace *ns, struct slice room,
 				    uint8_t opcode, struct slice payload, enum cfg_source source,
 				    uint32_t request) MUST_CHECK;

@@ -1,8 +1,10 @@
 /* LINK: tests/unit/worker_rig.c worker/accept.c worker/admin.c worker/api.c worker/api_body.c worker/behind.c
- *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c worker/input.c
- *       worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c worker/worker.c worker/ws.c
- *       worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c shm/seg.c shm/slot.c shm/uplink.c */
-/* The admin listener over real sockets: HTTP as clients of other authors speak it, and what it may cost the worker. */
+ *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c
+ * worker/input.c worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c
+ * worker/worker.c worker/ws.c worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c
+ * shm/seg.c shm/slot.c shm/uplink.c */
+/* The admin listener over real sockets: HTTP as clients of other authors speak it, and what it may cost the
+ * worker. */
 #include <poll.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -92,7 +94,8 @@ static void pipelined_requests_are_answered_in_order(void **state)
 	(void)state;
 	begin();
 	for (size_t i = 0; i < ARRAY_LEN(paths); i++)
-		len += (size_t)snprintf(all + len, sizeof(all) - len, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", paths[i]);
+		len += (size_t)snprintf(all + len, sizeof(all) - len, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n",
+					paths[i]);
 	fd = rig_admin(&r);
 	say(fd, all);
 	shutdown(fd, SHUT_WR); /* what is complete is answered all the same */
@@ -106,7 +109,8 @@ static void pipelined_requests_are_answered_in_order(void **state)
 	end();
 }
 
-/* A thousand requests in one read must not hold the fan-out up: one a turn, and none while an answer is unread. */
+/* A thousand requests in one read must not hold the fan-out up: one a turn, and none while an answer is
+ * unread. */
 static void pipelined_requests_take_turns(void **state)
 {
 	static const char request[] = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -144,7 +148,8 @@ static void head_has_no_body(void **state)
 	begin();
 	fd = rig_admin(&r);
 	say(fd, "HEAD /health HTTP/1.1\r\nHost: x\r\n\r\nHEAD /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
-		"HEAD /api/publish HTTP/1.1\r\nHost: x\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+		"HEAD /api/publish HTTP/1.1\r\nHost: x\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\nConnection: "
+		"close\r\n\r\n");
 	shutdown(fd, SHUT_WR);
 	{
 		size_t len = 0;
@@ -164,7 +169,11 @@ static void head_has_no_body(void **state)
 		}
 		answer[len] = '\0';
 		for (int i = 0; i < 3; i++) {
-			assert_memory_equal(at, i == 0 ? "HTTP/1.1 200" : i == 1 ? "HTTP/1.1 404" : "HTTP/1.1 405", 12);
+			assert_memory_equal(at,
+					    i == 0   ? "HTTP/1.1 200"
+					    : i == 1 ? "HTTP/1.1 404"
+						     : "HTTP/1.1 405",
+					    12);
 			assert_non_null(strstr(at, "Content-Length: "));
 			at = strstr(at, "\r\n\r\n");
 			assert_non_null(at);
@@ -206,16 +215,20 @@ static void publish_and_be_answered(void **state)
 	rig_connect(&r, &c, "/ws/a", 0);
 	fd = rig_admin(&r);
 	snprintf(head, sizeof(head),
-		 "POST /api/publish HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\nExpect: 100-continue\r\n\r\n", sizeof(body) - 1);
+		 "POST /api/publish HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\nExpect: "
+		 "100-continue\r\n\r\n",
+		 sizeof(body) - 1);
 	say(fd, head);
 	expect(fd, "HTTP/1.1 100 Continue\r\n\r\n");
 	say(fd, body);
 	expect(fd, "HTTP/1.1 200");
-	assert_non_null(strstr(answer, "{\"result\":{\"channel\":\"demo:a\",\"seq\":1,\"epoch\":\"0000000000000063\",\"redis\":\"off\"}}"));
+	assert_non_null(strstr(answer, "{\"result\":{\"channel\":\"demo:a\",\"seq\":1,\"epoch\":"
+				       "\"0000000000000063\",\"redis\":\"off\"}}"));
 	rig_expect(&r, &c, "{\"x\": 1}");
 	/* Chunked, and the next request right behind it. */
 	say(fd, "POST /api/publish HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-		"10\r\n{\"channel\":\"demo\r\n11\r\n:a\",\"text\":\"two\"}\r\n0\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+		"10\r\n{\"channel\":\"demo\r\n11\r\n:a\",\"text\":\"two\"}\r\n0\r\n\r\nGET /health "
+		"HTTP/1.1\r\nHost: x\r\n\r\n");
 	expect(fd, "HTTP/1.1 200");
 	expect(fd, "HTTP/1.1 200");
 	assert_non_null(strstr(answer, "\"ok\""));
@@ -236,7 +249,8 @@ static void too_large_by_its_length(void **state)
 	begin();
 	/* Who asks first is told before it sends anything. */
 	fd = rig_admin(&r);
-	say(fd, "POST /api/publish HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\nExpect: 100-continue\r\n\r\n");
+	say(fd, "POST /api/publish HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\nExpect: "
+		"100-continue\r\n\r\n");
 	expect(fd, "HTTP/1.1 413");
 	expect_end(fd);
 	close(fd);
@@ -262,12 +276,14 @@ static void a_wrong_key_is_refused_without_the_body(void **state)
 	r.admins[0].api_key = key;
 	rig_start(&r);
 	fd = rig_admin(&r);
-	say(fd, "POST /api/publish HTTP/1.1\r\nHost: x\r\nX-API-Key: secreT\r\nContent-Length: 100000\r\n\r\n{");
+	say(fd,
+	    "POST /api/publish HTTP/1.1\r\nHost: x\r\nX-API-Key: secreT\r\nContent-Length: 100000\r\n\r\n{");
 	expect(fd, "HTTP/1.1 401");
 	expect_end(fd);
 	close(fd);
 	fd = rig_admin(&r);
-	say(fd, "POST /api/publish HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\nContent-Length: 2\r\n\r\n{}");
+	say(fd, "POST /api/publish HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\nContent-Length: "
+		"2\r\n\r\n{}");
 	expect(fd, "HTTP/1.1 400");
 	close(fd);
 	end();
@@ -383,7 +399,8 @@ static void stats_are_json(void **state)
 	assert_int_equal(stats_ready(r.w, &b, &is_ready), 0);
 	assert_false(is_ready);
 	assert_int_equal(buf_put(&b, "", 1), 0);
-	assert_string_equal(b.p, "{\"status\":\"not_ready\",\"reasons\":[\"stopping\",\"workers_starting\",\"redis_not_subscribed\"]}");
+	assert_string_equal(b.p, "{\"status\":\"not_ready\",\"reasons\":[\"stopping\",\"workers_starting\","
+				 "\"redis_not_subscribed\"]}");
 	buf_free(&b);
 	rig_hang_up(&c);
 	rig_settle(&r);

@@ -1,7 +1,8 @@
 /* LINK: tests/unit/worker_rig.c worker/accept.c worker/admin.c worker/api.c worker/api_body.c worker/behind.c
- *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c worker/input.c
- *       worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c worker/worker.c worker/ws.c
- *       worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c shm/seg.c shm/slot.c shm/uplink.c */
+ *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c
+ * worker/input.c worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c
+ * worker/worker.c worker/ws.c worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c
+ * shm/seg.c shm/slot.c shm/uplink.c */
 /* Clients that do not take everything: what they get, what they cost, how they end. */
 #include <stdarg.h>
 #include <stddef.h>
@@ -199,6 +200,66 @@ static void far_behind_visits_only_its_channel(void **state)
 
 /* ---- half-sent frames */
 
+/* How many records of 900 bytes fill such a socket, so that not one byte more fits? */
+static unsigned records_until_full(void)
+{
+	struct rig_channel *probe = rig_channel(&r, RIG_SKIP, "probe");
+	struct rig_client c;
+	unsigned n;
+
+	rig_connect(&r, &c, "/skip/probe", SMALL);
+	do {
+		publish_n(probe, 900);
+		rig_settle(&r);
+	} while ((rig_conn(&r, &c)->flags & CONN_BEHIND) == 0);
+	n = (unsigned)probe->seq - 1;
+	rig_hang_up(&c);
+	rig_settle(&r);
+	return n;
+}
+
+/* A catch-up that stops inside a record which the cursor has passed by a little: memory that may be
+ * overwritten any moment. */
+static void half_sent_just_behind_the_cursor(void **state)
+{
+	struct rig_client c;
+	uint64_t next = 1;
+	unsigned n;
+
+	(void)state;
+	begin();
+	n = records_until_full();
+	rig_connect(&r, &c, "/ws/a", SMALL);
+	for (unsigned i = 0; i < n; i++) {
+		publish_n(chan, 900);
+		rig_settle(&r);
+	}
+	for (int i = 0; i < 11; i++)
+		publish_n(chan, 900);
+	rig_settle(&r);
+	assert_int_equal(rig_conn(&r, &c)->ext->off, 0);
+	assert_int_equal(slot_cursor(&r.slot), r.ring.head);
+	rig_read(&c, 0);
+	rig_settle(&r);
+	rig_check(&r);
+	assert_true(rig_conn(&r, &c)->ext->off > 0);
+	assert_null(r.w->behind.held.first);
+	assert_int_equal(RIG_COUNT(&r, slow_copies), 1);
+	traffic(2 * r.ring.size);
+	for (; next <= n; next++) {
+		struct rig_frame f;
+
+		assert_true(rig_frame(&c, &f));
+		check_n(&f, next);
+	}
+	read_all(&c, &next);
+	assert_in_range(next, n + 8, n + 12); /* what was begun to its end, and then 1013 */
+	assert_int_equal(c.close_code, 1013);
+	rig_hang_up(&c);
+	rig_settle(&r);
+	end();
+}
+
 static void a_half_sent_frame_is_held_then_copied(void **state)
 {
 	struct rig_client c;
@@ -268,7 +329,8 @@ static void one_copy_for_all_inside_a_frame(void **state)
 	end();
 }
 
-/* Two are inside the same frame, one because it never read, one because it caught up to there from the history. */
+/* Two are inside the same frame, one because it never read, one because it caught up to there from the
+ * history. */
 static void a_copy_is_shared_with_who_comes_from_the_history(void **state)
 {
 	struct rig_client a, b;
@@ -557,25 +619,8 @@ static void large_frames_from_the_history(void **state)
 	end();
 }
 
-/* How many records of 900 bytes fill such a socket, so that not one byte more fits? */
-static unsigned records_until_full(void)
-{
-	struct rig_channel *probe = rig_channel(&r, RIG_SKIP, "probe");
-	struct rig_client c;
-	unsigned n;
-
-	rig_connect(&r, &c, "/skip/probe", SMALL);
-	do {
-		publish_n(probe, 900);
-		rig_settle(&r);
-	} while ((rig_conn(&r, &c)->flags & CONN_BEHIND) == 0);
-	n = (unsigned)probe->seq - 1;
-	rig_hang_up(&c);
-	rig_settle(&r);
-	return n;
-}
-
-/* The large frame has its copy, but the socket did not take its first byte before the client was given up on. */
+/* The large frame has its copy, but the socket did not take its first byte before the client was given up on.
+ */
 static void a_large_frame_that_is_skipped_before_its_first_byte(void **state)
 {
 	struct rig_client c;
@@ -837,6 +882,7 @@ int main(void)
 		cmocka_unit_test(catch_up_is_bounded_per_turn),
 		cmocka_unit_test(far_behind_visits_only_its_channel),
 		cmocka_unit_test(a_half_sent_frame_is_held_then_copied),
+		cmocka_unit_test(half_sent_just_behind_the_cursor),
 		cmocka_unit_test(one_copy_for_all_inside_a_frame),
 		cmocka_unit_test(a_copy_is_shared_with_who_comes_from_the_history),
 		cmocka_unit_test(too_much_slow_memory_resets_the_oldest),

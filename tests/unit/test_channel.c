@@ -1,7 +1,8 @@
 /* LINK: tests/unit/worker_rig.c worker/accept.c worker/admin.c worker/api.c worker/api_body.c worker/behind.c
- *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c worker/input.c
- *       worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c worker/worker.c worker/ws.c
- *       worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c shm/seg.c shm/slot.c shm/uplink.c */
+ *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c
+ * worker/input.c worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c
+ * worker/worker.c worker/ws.c worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c
+ * shm/seg.c shm/slot.c shm/uplink.c */
 /* The channel table: interest told once, members in one packed array, live ones first. */
 #include <stdarg.h>
 #include <stddef.h>
@@ -254,15 +255,18 @@ static void the_table_grows(void **state)
 static void names_decide_not_hashes(void **state)
 {
 	struct rig_client c;
-	struct rec h = {.type = REC_PUBLICATION, .opcode = WS_TEXT, .ns = RIG_DEMO + 3, .seq = 1, .slot = REC_ALL};
+	struct rec h = {
+		.type = REC_PUBLICATION, .opcode = WS_TEXT, .ns = RIG_DEMO + 3, .seq = 1, .slot = REC_ALL};
 
 	(void)state;
 	begin();
 	rig_connect(&r, &c, "/ws/a", 0);
 	h.hash = rec_channel_hash(r.globals->hash_key, h.ns, (struct slice){"a", 1});
-	(void)rec_commit(&r.ring, slot_cursor(&r.slot), &h, (struct slice){"b", 1}, (struct slice){"x", 1}, 0);
+	(void)rec_commit(&r.ring, slot_cursor(&r.slot), &h, (struct slice){"b", 1}, (struct slice){"x", 1},
+			 0);
 	h.ns = RIG_SKIP + 3;
-	(void)rec_commit(&r.ring, slot_cursor(&r.slot), &h, (struct slice){"a", 1}, (struct slice){"x", 1}, 0);
+	(void)rec_commit(&r.ring, slot_cursor(&r.slot), &h, (struct slice){"a", 1}, (struct slice){"x", 1},
+			 0);
 	rig_expect_nothing(&r, &c);
 	rig_hang_up(&c);
 	end();

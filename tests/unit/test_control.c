@@ -1,8 +1,10 @@
 /* LINK: tests/unit/worker_rig.c worker/accept.c worker/admin.c worker/api.c worker/api_body.c worker/behind.c
- *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c worker/input.c
- *       worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c worker/worker.c worker/ws.c
- *       worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c shm/seg.c shm/slot.c shm/uplink.c */
-/* What the master tells a worker: leave service (TERM, HUP, QUIT), accept or not, gaps. And how a worker listens. */
+ *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c
+ * worker/input.c worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c
+ * worker/worker.c worker/ws.c worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c
+ * shm/seg.c shm/slot.c shm/uplink.c */
+/* What the master tells a worker: leave service (TERM, HUP, QUIT), accept or not, gaps. And how a worker
+ * listens. */
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -299,7 +301,8 @@ static void control_records_of_others_are_not_ours(void **state)
 	(void)state;
 	begin(1);
 	(void)rec_commit(&r.ring, slot_cursor(&r.slot), &h, (struct slice){0}, (struct slice){0}, 0);
-	h = (struct rec){.type = REC_DRAIN, .slot = 0, .incarnation = 6, .arg = {1001}}; /* our predecessor's */
+	h = (struct rec){
+		.type = REC_DRAIN, .slot = 0, .incarnation = 6, .arg = {1001}}; /* our predecessor's */
 	(void)rec_commit(&r.ring, slot_cursor(&r.slot), &h, (struct slice){0}, (struct slice){0}, 0);
 	rig_settle(&r);
 	assert_false(r.w->is_draining);

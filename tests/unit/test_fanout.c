@@ -1,7 +1,8 @@
 /* LINK: tests/unit/worker_rig.c worker/accept.c worker/admin.c worker/api.c worker/api_body.c worker/behind.c
- *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c worker/input.c
- *       worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c worker/worker.c worker/ws.c
- *       worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c shm/seg.c shm/slot.c shm/uplink.c */
+ *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c
+ * worker/input.c worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c
+ * worker/worker.c worker/ws.c worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c
+ * shm/seg.c shm/slot.c shm/uplink.c */
 /* From the ring to live members: order, batches, the cursor, sleep, own publications, heartbeat. */
 #include <stdarg.h>
 #include <stddef.h>
@@ -110,7 +111,8 @@ static void more_records_than_a_batch_holds(void **state)
 /* Frames around the size of the gather buffer, mixed: what is joined and what is not keeps its order. */
 static void large_and_small_frames_mixed(void **state)
 {
-	static const size_t sizes[] = {1, 65000, 500, 65530, 65532, 65533, 2, 300000, 3, 40000, 40000, 40000, 1};
+	static const size_t sizes[] = {1,      65000, 500,   65530, 65532, 65533, 2,
+				       300000, 3,     40000, 40000, 40000, 1};
 	struct rig_client c;
 	struct rig_channel *ch;
 	char *p = malloc(300000);

@@ -1,7 +1,8 @@
 /* LINK: tests/unit/worker_rig.c worker/accept.c worker/admin.c worker/api.c worker/api_body.c worker/behind.c
- *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c worker/input.c
- *       worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c worker/worker.c worker/ws.c
- *       worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c shm/seg.c shm/slot.c shm/uplink.c */
+ *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c
+ * worker/input.c worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c
+ * worker/worker.c worker/ws.c worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c
+ * shm/seg.c shm/slot.c shm/uplink.c */
 /* From the first byte of a handshake to the last of a Close, through the real worker. */
 #include <stdarg.h>
 #include <stddef.h>
@@ -402,8 +403,8 @@ static void a_paused_publisher_goes_on(void **state)
 	end();
 }
 
-/* We close a client whose message waits: what it sends afterwards must neither crash us nor be forgotten: its Close
- * ends the connection. */
+/* We close a client whose message waits: what it sends afterwards must neither crash us nor be forgotten: its
+ * Close ends the connection. */
 static void closed_while_paused(void **state)
 {
 	struct rig_client a;
@@ -512,7 +513,8 @@ static void readonly_takes_no_messages(void **state)
 	end();
 }
 
-/* Senders of a byte now and then hold parsers and memory; when that gets scarce they go, and nobody else does. */
+/* Senders of a byte now and then hold parsers and memory; when that gets scarce they go, and nobody else
+ * does. */
 static void trickled_messages_when_memory_is_short(void **state)
 {
 	static const uint8_t part[8] = {0x82, 0x80 | 100}; /* mask 0, and two bytes of 100 */

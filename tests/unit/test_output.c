@@ -1,7 +1,8 @@
 /* LINK: tests/unit/worker_rig.c worker/accept.c worker/admin.c worker/api.c worker/api_body.c worker/behind.c
- *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c worker/input.c
- *       worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c worker/worker.c worker/ws.c
- *       worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c shm/seg.c shm/slot.c shm/uplink.c */
+ *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c
+ * worker/input.c worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c
+ * worker/worker.c worker/ws.c worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c
+ * shm/seg.c shm/slot.c shm/uplink.c */
 /* What goes to one socket besides ring records: pongs, pings, replies, Closes; the end of a connection. */
 #include <stdarg.h>
 #include <stddef.h>
@@ -34,8 +35,8 @@ static void end(void)
 	rig_stop(&r);
 }
 
-/* A live member whose socket is full to the last byte, with nothing waiting yet: replies went out until one was refused. Returns how
- * many whole replies of 902 bytes there are before the one that waits. */
+/* A live member whose socket is full to the last byte, with nothing waiting yet: replies went out until one
+ * was refused. Returns how many whole replies of 902 bytes there are before the one that waits. */
 static unsigned full_socket(struct rig_client *c)
 {
 	char reply[902] = "\x82\x7e\x03\x82";
@@ -135,7 +136,8 @@ static void a_ping_flood_costs_nothing(void **state)
 	end();
 }
 
-/* Half a reply is out; then a record, a ping's answer, and another reply come up: rest, replies, pong, record. */
+/* Half a reply is out; then a record, a ping's answer, and another reply come up: rest, replies, pong,
+ * record. */
 static void order_behind_a_reply(void **state)
 {
 	struct rig_client c;
@@ -218,8 +220,8 @@ static void who_ends_first(void **state)
 	static const struct {
 		uint16_t code;
 		bool at_once;
-	} cases[] = {{1002, true}, {1003, true}, {1007, true}, {1008, true}, {1009, true}, {1011, true},
-		     {1001, false}, {1012, false}, {1013, false}};
+	} cases[] = {{1002, true}, {1003, true},  {1007, true},  {1008, true}, {1009, true},
+		     {1011, true}, {1001, false}, {1012, false}, {1013, false}};
 	struct rig_client c;
 
 	(void)state;

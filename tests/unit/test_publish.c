@@ -1,7 +1,8 @@
 /* LINK: tests/unit/worker_rig.c worker/accept.c worker/admin.c worker/api.c worker/api_body.c worker/behind.c
- *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c worker/input.c
- *       worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c worker/worker.c worker/ws.c
- *       worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c shm/seg.c shm/slot.c shm/uplink.c */
+ *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c
+ * worker/input.c worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c
+ * worker/worker.c worker/ws.c worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c
+ * shm/seg.c shm/slot.c shm/uplink.c */
 /* Up the uplinks: messages in parts, a full uplink, publishers that vanish, interest that does not fit. */
 #include <stdarg.h>
 #include <stddef.h>
@@ -87,7 +88,8 @@ static void sizes_around_one_chunk(void **state)
 	end();
 }
 
-/* Larger than the whole uplink: it goes up as the master makes room, and nobody's message gets between its parts. */
+/* Larger than the whole uplink: it goes up as the master makes room, and nobody's message gets between its
+ * parts. */
 static void others_wait_for_the_last_part(void **state)
 {
 	struct rig_client a, b;
@@ -131,7 +133,8 @@ static void an_owner_that_vanishes(void **state)
 	rig_settle(&r);
 	rig_send(&c, WS_TEXT, "c", 1);
 	rig_settle(&r);
-	conn_drop(r.w, rig_conn(&r, &a), true, 1006); /* it is not read, so its hanging up would be seen later */
+	conn_drop(r.w, rig_conn(&r, &a), true,
+		  1006); /* it is not read, so its hanging up would be seen later */
 	assert_false(r.w->chunking.is_active);
 	rig_check(&r);
 	r.hold_data = false;
@@ -182,7 +185,8 @@ static int post(size_t len)
 	at = (size_t)snprintf(body, 100, "{\"channel\":\"demo:a\",\"text\":\"");
 	memset(body + at, 'x', len);
 	memcpy(body + at + len, "\"}", 2);
-	n = snprintf(head, sizeof(head), "POST /api/publish HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n", at + len + 2);
+	n = snprintf(head, sizeof(head),
+		     "POST /api/publish HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n", at + len + 2);
 	rig_admin_send(&r, fd, head, (size_t)n);
 	rig_admin_send(&r, fd, body, at + len + 2);
 	free(body);
@@ -264,7 +268,8 @@ static void interest_that_does_not_fit_waits_in_order(void **state)
 	r.hold_control = true;
 	for (int i = 0; i < N; i++) {
 		rig_dial(&r, &c[i], 0);
-		snprintf(path, sizeof(path), "/ws/a-room-whose-name-takes-some-space-of-the-control-uplink-%d", i);
+		snprintf(path, sizeof(path),
+			 "/ws/a-room-whose-name-takes-some-space-of-the-control-uplink-%d", i);
 		rig_request(&c[i], path);
 		rig_turn(&r);
 	}
@@ -304,7 +309,8 @@ static void what_waits_goes_before_what_comes(void **state)
 	r.hold_control = true;
 	for (int i = 0; i < N; i++) {
 		rig_dial(&r, &c[i], 0);
-		snprintf(path, sizeof(path), "/ws/a-room-whose-name-takes-some-space-of-the-control-uplink-%d", i);
+		snprintf(path, sizeof(path),
+			 "/ws/a-room-whose-name-takes-some-space-of-the-control-uplink-%d", i);
 		rig_request(&c[i], path);
 		rig_turn(&r);
 	}
@@ -313,7 +319,7 @@ static void what_waits_goes_before_what_comes(void **state)
 	r.hold_control = false;
 	rig_uplinks(&r);
 	conn_drop(r.w, rig_conn(&r, &c[N - 1]), true, 1006); /* its ADD waits: the DROP may not overtake it */
-	rig_settle(&r); /* the rig checks the order */
+	rig_settle(&r);                                      /* the rig checks the order */
 	assert_int_equal(r.channels[N - 1].drops, 1);
 	for (int i = 0; i < N; i++)
 		rig_hang_up(&c[i]);

@@ -1,12 +1,13 @@
 /* LINK: tests/unit/worker_rig.c worker/accept.c worker/admin.c worker/api.c worker/api_body.c worker/behind.c
- *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c worker/input.c
- *       worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c worker/worker.c worker/ws.c
- *       worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c shm/seg.c shm/slot.c shm/uplink.c */
-/* Random clients (join, leave, publish, stall, resume, close, hang up) against a simple model that knows what each of them must
- * receive. The seed is printed; `test_random SEED [STEPS]` replays one.
+ *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c
+ * worker/input.c worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c
+ * worker/worker.c worker/ws.c worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c
+ * shm/seg.c shm/slot.c shm/uplink.c */
+/* Random clients (join, leave, publish, stall, resume, close, hang up) against a simple model that knows what
+ * each of them must receive. The seed is printed; `test_random SEED [STEPS]` replays one.
  *
- * The model of a channel is the list of what was committed on it, by number. The model of a client is the number of the next
- * record that it must get: none is lost, repeated or out of order, except that
+ * The model of a channel is the list of what was committed on it, by number. The model of a client is the
+ * number of the next record that it must get: none is lost, repeated or out of order, except that
  *   - on a slow = skip channel numbers may jump forward; all jumps together are what the counter says;
  *   - a connection may end with 1013, or by a reset, only if its client had stopped reading.
  */
@@ -23,9 +24,9 @@
 #include "common/wsframe.h"
 #include "tests/unit/worker_rig.h"
 
-#define CLIENTS  40
-#define ROOMS    4
-#define LOG_MAX  60000 /* records of one channel */
+#define CLIENTS     40
+#define ROOMS       4
+#define LOG_MAX     60000 /* records of one channel */
 #define PAYLOAD_MAX 300000
 
 enum want { ABSENT, JOINING, READING, STALLED, CLOSING };
@@ -121,7 +122,8 @@ static void note_slow(void)
 	for (int i = 0; i < CLIENTS; i++) {
 		const struct conn *c = m[i].state == ABSENT ? NULL : rig_conn(&r, &m[i].c);
 
-		if (c != NULL && (c->flags & CONN_BEHIND) != 0 && r.ring.head + PAYLOAD_MAX + 1000 - c->ext->pos > r.ring.size / 4)
+		if (c != NULL && (c->flags & CONN_BEHIND) != 0 &&
+		    r.ring.head + PAYLOAD_MAX + 1000 - c->ext->pos > r.ring.size / 4)
 			m[i].has_stalled = true;
 	}
 }
@@ -167,7 +169,8 @@ static void got_record(struct model *c, const struct rig_frame *f)
 		}
 	}
 	if (n >= l->n || l->id[n] != id)
-		fail_msg("client %td: not the record that it must get next (number %llu)", c - m, (unsigned long long)c->next);
+		fail_msg("client %td: not the record that it must get next (number %llu)", c - m,
+			 (unsigned long long)c->next);
 	assert_int_equal(l->len[n], f->len);
 	c->next = n + 2;
 	if (id == c->last_own)
@@ -205,7 +208,8 @@ static void look_at_input(struct model *c)
 				assert_true(c->is_half_closed);
 				assert_int_equal(c->c.close_code, 1000);
 				/* Its own messages came first, if it read on. */
-				assert_true(c->has_stalled || c->last_own == 0 || r.now_ms - c->closed_ms >= 500);
+				assert_true(c->has_stalled || c->last_own == 0 ||
+					    r.now_ms - c->closed_ms >= 500);
 			}
 		} else {
 			got_record(c, &f);
@@ -446,8 +450,9 @@ static void random_clients(void **state)
 	finish();
 	counted = count_get(&r.w->count->ns[RIG_SKIP + 3].dropped[COUNT_DROPPED_slow_skip]);
 	print_message("%llu messages, %llu closed as slow, %llu skipped, %llu copies, %llu catch-up reads\n",
-		      (unsigned long long)next_id, (unsigned long long)closed_1013, (unsigned long long)counted,
-		      (unsigned long long)RIG_COUNT(&r, slow_copies), (unsigned long long)RIG_COUNT(&r, catchup_reads));
+		      (unsigned long long)next_id, (unsigned long long)closed_1013,
+		      (unsigned long long)counted, (unsigned long long)RIG_COUNT(&r, slow_copies),
+		      (unsigned long long)RIG_COUNT(&r, catchup_reads));
 	/* Those that left while they missed something are in the counter only. */
 	assert_true(skipped <= counted);
 	for (int i = 0; i < CLIENTS; i++) {

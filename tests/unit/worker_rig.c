@@ -25,7 +25,8 @@
 static char any_origin[] = "*";
 static char *origins[] = {any_origin};
 
-static void name_space(struct cfg_namespace *n, unsigned i, const char *name, const char *prefix, enum cfg_room room)
+static void name_space(struct cfg_namespace *n, unsigned i, const char *name, const char *prefix,
+		       enum cfg_room room)
 {
 	*n = (struct cfg_namespace){
 		.name = strdup(name),
@@ -81,12 +82,13 @@ void rig_init(struct rig *r)
 	assert_non_null(r->channels);
 }
 
-/* Bound to *port, or to any if it is 0. A listener that is to leave its group and come back must have been bound by its number:
- * the kernel forgets a port that it chose itself. */
+/* Bound to *port, or to any if it is 0. A listener that is to leave its group and come back must have been
+ * bound by its number: the kernel forgets a port that it chose itself. */
 static int listen_on_loopback(uint16_t *port)
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(*port)};
+	struct sockaddr_in a = {
+		.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(*port)};
 	socklen_t len = sizeof(a);
 
 	assert_true(fd >= 0);
@@ -256,8 +258,8 @@ static uint64_t commit(struct rig *r, struct rec *h, struct slice room, struct s
 	return pos;
 }
 
-static uint64_t publish_tagged(struct rig *r, struct rig_channel *ch, uint8_t opcode, const void *p, size_t len,
-			       uint32_t tag)
+static uint64_t publish_tagged(struct rig *r, struct rig_channel *ch, uint8_t opcode, const void *p,
+			       size_t len, uint32_t tag)
 {
 	struct slice room = {ch->room, ch->room_len};
 	struct rec h = {.type = REC_PUBLICATION,
@@ -295,7 +297,8 @@ void rig_control(struct rig *r, const struct rec *h, struct slice room)
 
 static void take_control(struct rig *r, const struct up_view *v)
 {
-	struct rec h = {.type = REC_SUBSCRIBED, .ns = v->h.ns, .hash = rec_channel_hash(HASH_KEY, v->h.ns, v->room)};
+	struct rec h = {
+		.type = REC_SUBSCRIBED, .ns = v->h.ns, .hash = rec_channel_hash(HASH_KEY, v->h.ns, v->room)};
 	struct rig_channel *ch;
 
 	if (v->h.type == UP_HELLO)
@@ -455,7 +458,8 @@ void rig_dial(struct rig *r, struct rig_client *c, int send_buffer)
 	memset(c, 0, sizeof(*c));
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
 	if (send_buffer != 0)
-		assert_int_equal(setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &send_buffer, sizeof(send_buffer)), 0);
+		assert_int_equal(
+			setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &send_buffer, sizeof(send_buffer)), 0);
 	assert_int_equal(setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &big, sizeof(big)), 0);
 	c->fd = pair[0];
 	conn = conn_open(r->w, pair[1]);
@@ -616,7 +620,8 @@ void rig_expect(struct rig *r, struct rig_client *c, const char *payload)
 		fail_msg("no frame, but \"%s\" was expected", payload);
 	assert_int_equal(f.opcode, WS_TEXT);
 	if (f.len != strlen(payload) || memcmp(f.payload, payload, f.len) != 0)
-		fail_msg("\"%.*s\" came, \"%s\" was expected", (int)u64_min(f.len, 60), (const char *)f.payload, payload);
+		fail_msg("\"%.*s\" came, \"%s\" was expected", (int)u64_min(f.len, 60),
+			 (const char *)f.payload, payload);
 }
 
 void rig_expect_nothing(struct rig *r, struct rig_client *c)
@@ -830,7 +835,8 @@ void rig_check(const struct rig *r)
 	assert_int_equal(n[2], w->conns.n_open);
 	assert_int_equal(n[2], count_get(&w->count->connections));
 	assert_int_equal(n[3], w->conns.n_handshaking);
-	assert_int_equal(n[4], count_partials(r, &w->behind.held, false) + count_partials(r, &w->behind.copied, true));
+	assert_int_equal(n[4], count_partials(r, &w->behind.held, false) +
+				       count_partials(r, &w->behind.copied, true));
 	assert_int_equal(n[2], count_channels(r));
 	assert_true(slot_cursor(&r->slot) <= w->fanout.done);
 	/* Half-sent frames hold a quarter of the ring at most. */

@@ -1,11 +1,12 @@
-/* worker_rig.h - one real worker in this process, with real segments and a ring; the test plays the master and turns
- * the worker's loop by hand, under a clock of its own.
+/* worker_rig.h - one real worker in this process, with real segments and a ring; the test plays the master
+ * and turns the worker's loop by hand, under a clock of its own.
  *
  *    client end <--- socketpair ---> worker <--- ring ---- rig (master)
  *                                           ---- uplinks -->
  *
- * Sockets are unix stream pairs with a small send buffer on the worker's side, so that what "full" means does not depend on
- * timing. Nothing sleeps; a test that waits for something turns the loop until it has come, at most RIG_TURNS times.
+ * Sockets are unix stream pairs with a small send buffer on the worker's side, so that what "full" means does
+ * not depend on timing. Nothing sleeps; a test that waits for something turns the loop until it has come, at
+ * most RIG_TURNS times.
  */
 #ifndef RC_WORKER_RIG_H
 #define RC_WORKER_RIG_H
@@ -40,7 +41,7 @@ struct rig_client {
 	size_t used; /* of `in`, frames already given out */
 	bool is_eof, is_reset;
 	uint16_t close_code; /* of a Close that came; 0 = none */
-	uint32_t index, gen;  /* of the worker's connection, as it was made */
+	uint32_t index, gen; /* of the worker's connection, as it was made */
 };
 
 struct rig {
@@ -59,14 +60,14 @@ struct rig {
 	struct slot slot;
 	struct globals *globals;
 	struct counters *blocks[2]; /* slots 0 and 1, writable */
-	int fds[6]; /* counters, globals, wake, master wake, pipe read, pipe write */
+	int fds[6];                 /* counters, globals, wake, master wake, pipe read, pipe write */
 	uint64_t control_pos, data_pos;
 	struct rig_channel *channels; /* RIG_CHANNELS */
 	size_t n_channels;
 	unsigned hellos, drained;
-	bool hold_control; /* do not look at the control uplink: nobody is subscribed */
-	bool hold_data;    /* do not look at the data uplink: it fills up */
-	size_t data_records; /* at most so many records of the data uplink a turn; 0 = all */
+	bool hold_control;     /* do not look at the control uplink: nobody is subscribed */
+	bool hold_data;        /* do not look at the data uplink: it fills up */
+	size_t data_records;   /* at most so many records of the data uplink a turn; 0 = all */
 	unsigned publications; /* taken from the data uplink */
 	uint8_t *assembly;
 	struct up_rec assembly_first;
@@ -108,7 +109,8 @@ void rig_pass(struct rig *r, uint64_t ms);
 
 /* ---- clients */
 
-/* A connected pair whose worker end is in the worker, nothing sent yet. send_buffer: SO_SNDBUF of that end, 0 = default. */
+/* A connected pair whose worker end is in the worker, nothing sent yet. send_buffer: SO_SNDBUF of that end, 0
+ * = default. */
 void rig_dial(struct rig *r, struct rig_client *c, int send_buffer);
 /* The request for `path`, as it goes over the wire. */
 void rig_request(struct rig_client *c, const char *path);
@@ -141,14 +143,15 @@ int rig_admin(struct rig *r);
 /* One turn of the libev loop, then of everything else. */
 void rig_admin_turn(struct rig *r);
 void rig_admin_send(struct rig *r, int fd, const void *p, size_t len);
-/* Turn until one whole answer (by its Content-Length) or the end has come; the text, NUL-terminated, into `dst`. Returns its
- * length, 0 if the end came first. */
+/* Turn until one whole answer (by its Content-Length) or the end has come; the text, NUL-terminated, into
+ * `dst`. Returns its length, 0 if the end came first. */
 size_t rig_admin_answer(struct rig *r, int fd, char *dst, size_t size);
 
 #define RIG_COUNT(r, field)        count_get(&(r)->w->count->field)
 #define RIG_NS(r, ns_index, field) count_get(&(r)->w->count->ns[(ns_index) + 3].field)
 
-/* Every link, list and counter of the worker's connections and channels agrees with every other; fails the test if not. */
+/* Every link, list and counter of the worker's connections and channels agrees with every other; fails the
+ * test if not. */
 void rig_check(const struct rig *r);
 
 #endif
