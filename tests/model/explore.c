@@ -224,7 +224,7 @@ static void print_trace(void)
 
 		buf[0] = '\0';
 		printf("#   t%d  %-9s %-5s %-14s", s->thread, s->what, s->label,
-		       machine_loc_name(s->loc, buf, sizeof(buf)));
+		       loc_name(s->loc, buf, sizeof(buf)));
 		if (s->of > 0)
 			printf(" %#llx  (message %u of %u)\n", (unsigned long long)s->value, s->index, s->of);
 		else

@@ -11,12 +11,7 @@
 struct thread threads[MODEL_THREADS];
 int running = -1;
 
-static struct loc locs[LOCS];
-static const volatile void *address[LOCS]; /* of locs[], apart: it is searched all the time */
-static unsigned guesses[1024];
-static unsigned n_locs; /* kept over executions: a location has the same number in each */
 static unsigned n_threads;
-static uint64_t memory_hash; /* of all messages, whatever the order they came in */
 static struct view sc_view;
 static unsigned sc_count;
 static uint32_t sc_writers[2]; /* known, met: see struct loc */
@@ -26,30 +21,6 @@ static const char *move_from, *move_to;
 static void flush_held(struct thread *t);
 
 /* ---- small things */
-
-static uint64_t mix(uint64_t h, uint64_t v)
-{
-	h = (h ^ v) * UINT64_C(0x9e3779b97f4a7c15);
-	h ^= h >> 32;
-	h *= UINT64_C(0xd6e8feb86659fd93);
-	return h ^ h >> 29;
-}
-
-static uint64_t hash_view(uint64_t h, const struct view *v)
-{
-	uint64_t w[sizeof(*v) / 8];
-
-	memcpy(w, v, sizeof(w));
-	for (unsigned i = 0; i < sizeof(*v) / 8; i++)
-		h = mix(h, w[i]);
-	return h;
-}
-
-static void join(struct view *to, const struct view *from)
-{
-	for (unsigned i = 0; i < VIEW; i++)
-		to->t[i] = to->t[i] > from->t[i] ? to->t[i] : from->t[i];
-}
 
 static bool is_label(const char *a, const char *b)
 {
@@ -68,11 +39,6 @@ static bool is_release(int order)
 	       order == memory_order_seq_cst;
 }
 
-static uint64_t memory_get(const volatile void *p, unsigned size)
-{
-	return size == 8 ? *(const volatile uint64_t *)p : *(const volatile uint32_t *)p;
-}
-
 static void memory_put(volatile void *p, unsigned size, uint64_t v)
 {
 	if (size == 8)
@@ -81,100 +47,14 @@ static void memory_put(volatile void *p, unsigned size, uint64_t v)
 		*(volatile uint32_t *)p = (uint32_t)v;
 }
 
-/* ---- locations */
-
-static _Noreturn void give_up(const char *why, unsigned l)
-{
-	char buf[64] = "";
-
-	fprintf(stderr, "model: %s: %s\n", machine_loc_name(l, buf, sizeof(buf)), why);
-	abort();
-}
-
-static void add_message(unsigned l, uint64_t value, const struct view *view, uint64_t view_hash, uint16_t ts,
-			unsigned lap, int thread)
-{
-	struct loc *c = &locs[l];
-	struct message *m = &c->m[c->n];
-
-	if (c->n == MESSAGES || ts > UINT16_MAX - TS_STEP)
-		give_up("too many stores", l);
-	m->value = value;
-	m->view = *view;
-	m->view.t[l] = ts;
-	m->ts = ts;
-	m->lap = (uint8_t)lap;
-	m->thread = (int8_t)thread;
-	c->n++;
-	memory_hash += mix(mix(view_hash, value), (uint64_t)l << 32 | (uint64_t)ts << 16 | lap);
-}
-
-/* By a guess that is right but for the first time. */
-static unsigned find(const volatile void *p)
-{
-	unsigned *guess = &guesses[(uintptr_t)p / 4 % ARRAY_LEN(guesses)], l = 0;
-
-	if (*guess < n_locs && address[*guess] == p)
-		return *guess;
-	while (l < n_locs && address[l] != p)
-		l++;
-	if (l == n_locs) {
-		if (n_locs == LOCS)
-			give_up("too many locations", LOCS);
-		locs[l].p = address[l] = p;
-		n_locs++;
-	}
-	*guess = l;
-	return l;
-}
-
-static unsigned loc_of(const volatile void *p, unsigned size)
-{
-	static const struct view nothing;
-	unsigned l = find(p);
-
-	if (size != 0 && locs[l].n == 0) {
-		locs[l].size = size;
-		add_message(l, memory_get(p, size), &nothing, 0, 0, 0, -1);
-	}
-	return l;
-}
-
-void model_name(const volatile void *p, const char *name)
-{
-	locs[loc_of(p, 0)].name = name;
-}
-
-const char *machine_loc_name(unsigned l, char *buf, unsigned size)
-{
-	if (l >= n_locs)
-		return "";
-	if (locs[l].name != NULL)
-		return locs[l].name;
-	/* Words of the region: by their distance from the last named location in front of them. */
-	for (unsigned i = 0, best = LOCS; i < n_locs; i++) {
-		if (locs[i].name != NULL && locs[i].p < locs[l].p &&
-		    (best == LOCS || locs[i].p > locs[best].p)) {
-			best = i;
-			snprintf(buf, size, "%s+%td", locs[i].name,
-				 (const volatile char *)locs[l].p - (const volatile char *)locs[i].p);
-		}
-	}
-	return buf;
-}
-
 /* ---- for the explorer */
 
 void machine_reset(const struct model_program *p)
 {
-	for (unsigned l = 0; l < n_locs; l++) {
-		locs[l].n = 0;
-		memset(locs[l].plain, 0, sizeof(locs[l].plain));
-	}
+	memory_reset();
 	for (unsigned i = 0; i < MODEL_THREADS; i++)
 		threads[i] = (struct thread){.status = i < p->n_threads ? RUNS : DONE, .await = -1};
 	n_threads = p->n_threads;
-	memory_hash = 0;
 	memset(&sc_view, 0, sizeof(sc_view));
 	sc_count = 0;
 	running = -1;
@@ -182,8 +62,7 @@ void machine_reset(const struct model_program *p)
 
 void machine_forget(void)
 {
-	memset(locs, 0, sizeof(locs));
-	n_locs = 0;
+	memory_forget();
 	memset(sc_writers, 0, sizeof(sc_writers));
 	learnt = false;
 }
@@ -207,27 +86,27 @@ void machine_move(const char *from, const char *to)
 
 uint64_t machine_hash(void)
 {
-	uint64_t h = mix(memory_hash, (uint64_t)(running + 1));
+	uint64_t h = hash_mix(memory_hash, (uint64_t)(running + 1));
 
 	for (unsigned i = 0; i < n_threads; i++) {
 		const struct thread *t = &threads[i];
 
-		h = mix(h, t->history);
-		h = mix(h, (uint64_t)t->status << 32 | t->wants << 16 | t->mark);
-		h = mix(h, (uint64_t)(t->await + 1) << 32 | t->lap);
-		h = mix(h, (uint64_t)(uintptr_t)t->copy_next);
-		h = mix(h, (uint64_t)t->copy_laps[0] << 48 | (uint64_t)t->copy_laps[1] << 32 |
-				   t->copy_n_laps << 16 | t->copy_words);
-		h = mix(h, t->has_held ? mix((uint64_t)(uintptr_t)t->held_p, t->held_v) : 0);
+		h = hash_mix(h, t->history);
+		h = hash_mix(h, (uint64_t)t->status << 32 | t->wants << 16 | t->mark);
+		h = hash_mix(h, (uint64_t)(t->await + 1) << 32 | t->lap);
+		h = hash_mix(h, (uint64_t)(uintptr_t)t->copy_next);
+		h = hash_mix(h, (uint64_t)t->copy_laps[0] << 48 | (uint64_t)t->copy_laps[1] << 32 |
+					t->copy_n_laps << 16 | t->copy_words);
+		h = hash_mix(h, t->has_held ? hash_mix((uint64_t)(uintptr_t)t->held_p, t->held_v) : 0);
 		h = hash_view(h, &t->cur);
 		h = hash_view(h, &t->acquire);
 		h = hash_view(h, &t->release);
 		for (unsigned l = 0; l < n_locs; l++) {
 			if (locs[l].is_awaited)
-				h = mix(h, t->loaded.t[l]);
+				h = hash_mix(h, t->loaded.t[l]);
 		}
 	}
-	return mix(hash_view(h, &sc_view), sc_count);
+	return hash_mix(hash_view(h, &sc_view), sc_count);
 }
 
 static bool is_candidate(const struct thread *t, unsigned l, unsigned i)
@@ -442,8 +321,8 @@ uint64_t model_load(const volatile void *p, unsigned size, int order, const char
 			t->cur.t[l] = m->ts;
 		t->loaded.t[l] = m->ts;
 	}
-	join(is_acquire(order) ? &t->cur : &t->acquire, &m->view);
-	t->history = mix(mix(t->history, l + 1), m->value);
+	view_join(is_acquire(order) ? &t->cur : &t->acquire, &m->view);
+	t->history = hash_mix(hash_mix(t->history, l + 1), m->value);
 	explore_trace("load", label, l, m->value, (unsigned)(m - locs[l].m), locs[l].n);
 	executed(t, label);
 	return m->value;
@@ -460,10 +339,10 @@ uint64_t model_plain(const volatile void *p)
 		newest = c->m[i].ts > c->m[newest].ts ? i : newest;
 	explore_trace("plain", "", l, c->m[newest].value, newest, c->n);
 	model_check(c->m[newest].ts <= t->cur.t[l], "a plain read races with a store that came before it");
-	memory_hash -= mix(mix(77, l), (unsigned)running << 8 | c->plain[running]);
+	memory_hash -= hash_mix(hash_mix(77, l), (unsigned)running << 8 | c->plain[running]);
 	c->plain[running] = ++t->cur.t[CLOCKS + running];
-	memory_hash += mix(mix(77, l), (unsigned)running << 8 | c->plain[running]);
-	t->history = mix(mix(t->history, l + 1000), c->m[newest].value);
+	memory_hash += hash_mix(hash_mix(77, l), (unsigned)running << 8 | c->plain[running]);
+	t->history = hash_mix(hash_mix(t->history, l + 1000), c->m[newest].value);
 	return c->m[newest].value;
 }
 
@@ -511,9 +390,9 @@ static void store(struct thread *t, unsigned l, uint64_t v, int order, const cha
 	check_race(l);
 	t->cur.t[l] = ts;
 	if (is_release(order))
-		add_message(l, v, &t->cur, hash_view(0, &t->cur), ts, t->lap + 1, running);
+		memory_add(l, v, &t->cur, hash_view(0, &t->cur), ts, t->lap + 1, running);
 	else
-		add_message(l, v, &t->release, t->release_hash, ts, t->lap + 1, running);
+		memory_add(l, v, &t->release, t->release_hash, ts, t->lap + 1, running);
 	if (is_label("R4", label))
 		t->lap++;
 }
@@ -535,7 +414,7 @@ void model_store(volatile void *p, unsigned size, uint64_t v, int order, const c
 		return;
 	}
 	end_copy(t);
-	t->history = mix(t->history, 3);
+	t->history = hash_mix(t->history, 3);
 	if (is_label(move_from, label)) {
 		if (t->has_held)
 			flush_held(t);
@@ -557,14 +436,14 @@ void model_fence(int order, const char *label)
 	if (running < 0 || order == memory_order_relaxed)
 		return;
 	end_copy(t);
-	t->history = mix(t->history, 5);
+	t->history = hash_mix(t->history, 5);
 	if (is_acquire(order))
-		join(&t->cur, &t->acquire);
+		view_join(&t->cur, &t->acquire);
 	if (order == memory_order_seq_cst) {
 		learn(&sc_writers[1]);
 		while (explore_choose(1 + others_live(sc_writers[0])) == 1)
 			wait_for(t, POSTPONED, SC_FENCES, sc_count);
-		join(&t->cur, &sc_view);
+		view_join(&t->cur, &sc_view);
 		sc_view = t->cur;
 		sc_count++;
 	}
@@ -576,6 +455,16 @@ void model_fence(int order, const char *label)
 }
 
 /* ---- words of the drivers */
+
+uint64_t model_final(const volatile void *p)
+{
+	const struct loc *c = &locs[loc_of(p, 8)];
+	unsigned newest = 0;
+
+	for (unsigned i = 0; i < c->n; i++)
+		newest = c->m[i].ts > c->m[newest].ts ? i : newest;
+	return c->m[newest].value;
+}
 
 void model_await(const volatile void *p)
 {
@@ -593,11 +482,11 @@ void model_await(const volatile void *p)
 void model_checkpoint(unsigned tag, unsigned n, const uint64_t *values)
 {
 	struct thread *t = &threads[running];
-	uint64_t h = mix(11, tag);
+	uint64_t h = hash_mix(11, tag);
 
 	end_copy(t);
 	for (unsigned i = 0; i < n; i++)
-		h = mix(h, values[i]);
+		h = hash_mix(h, values[i]);
 	t->history = h;
 }
 
@@ -609,13 +498,13 @@ void model_event_write(struct model_event *e)
 	struct view v = t->cur;
 
 	end_copy(t);
-	t->history = mix(t->history, 7);
+	t->history = hash_mix(t->history, 7);
 	learn(&locs[l].met);
 	if (locs[l].met != 1u << running)
 		give_up("an event with two writers", l);
-	join(&v, &last->view);
+	view_join(&v, &last->view);
 	t->cur.t[l] = (uint16_t)(last->ts + TS_STEP);
-	add_message(l, last->value + 1, &v, hash_view(0, &v), t->cur.t[l], t->lap, running);
+	memory_add(l, last->value + 1, &v, hash_view(0, &v), t->cur.t[l], t->lap, running);
 	explore_trace("write", "event", l, last->value + 1, 0, 0);
 }
 
@@ -628,10 +517,10 @@ static bool event_take(struct model_event *e, bool is_poll)
 	end_copy(t);
 	model_await(&e->count);
 	i = pick(t, l, SLEEPS, is_poll);
-	t->history = mix(mix(t->history, 9), (uint64_t)(i + 1));
+	t->history = hash_mix(hash_mix(t->history, 9), (uint64_t)(i + 1));
 	if (i < 0)
 		return false;
-	join(&t->cur, &locs[l].m[i].view);
+	view_join(&t->cur, &locs[l].m[i].view);
 	t->loaded.t[l] = locs[l].m[i].ts;
 	explore_trace("read", "event", l, locs[l].m[i].value, (unsigned)i, locs[l].n);
 	return true;

@@ -29,37 +29,7 @@
 #ifndef MODEL_MACHINE_H
 #define MODEL_MACHINE_H
 
-#include "tests/model/model.h"
-
-#define LOCS     56
-#define CLOCKS   LOCS /* view slots behind the locations: how much each thread's plain reads are known */
-#define VIEW     (LOCS + 8)
-#define MESSAGES 28   /* of one location */
-#define TS_STEP  1024 /* room for stores that come between */
-
-struct view {
-	uint16_t t[VIEW];
-} __attribute__((aligned(16)));
-
-struct message {
-	uint64_t value;
-	struct view view;
-	uint16_t ts;
-	uint8_t lap;
-	int8_t thread; /* who stored it; -1: the initial value */
-};
-
-struct loc {
-	const volatile void *p;
-	const char *name;
-	unsigned size;
-	unsigned n; /* messages; 0: not touched in this execution */
-	/* Threads that store here: as known when the search began, and as met so far. */
-	uint32_t known, met;
-	bool is_awaited;               /* somebody spins for it */
-	uint16_t plain[MODEL_THREADS]; /* clock of each thread's last plain read */
-	struct message m[MESSAGES];    /* in the order of execution */
-};
+#include "tests/model/memory.h"
 
 enum status { RUNS, POSTPONED, AWAITS, SLEEPS, DONE };
 
@@ -103,7 +73,6 @@ void machine_forget(void); /* a new program */
 
 /* Hold back each store of label `from` until its thread has executed a load or store of label `to`. */
 void machine_move(const char *from, const char *to);
-const char *machine_loc_name(unsigned loc, char *buf, unsigned size);
 
 /* ---- offered by the explorer */
 

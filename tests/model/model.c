@@ -37,14 +37,21 @@ static bool is_wanted(const char *name)
 	return options.n_names == 0 && (strncmp(name, "large/", 6) != 0 || options.all);
 }
 
-static void run(const struct model_program *p)
+/* outcomes: of a litmus test, else 0. */
+static void run(const struct model_program *p, uint64_t outcomes)
 {
 	struct explore_result r;
 	uint64_t began = clock_mono_ms();
 
 	if (!is_wanted(p->name) || (options.first && n_failed > 0))
 		return;
+	litmus_seen = 0;
 	explore(p, options.max_runs, options.trace, &r);
+	if (r.is_ok && litmus_seen != outcomes) {
+		r.is_ok = false;
+		snprintf(r.failure, sizeof(r.failure), "outcomes %#llx seen, %#llx expected",
+			 (unsigned long long)litmus_seen, (unsigned long long)outcomes);
+	}
 	n_run++;
 	n_failed += !r.is_ok;
 	printf("%sok %u - %s: %s\n", r.is_ok ? "" : "not ", n_run, p->name, r.is_ok ? p->what : r.failure);
@@ -58,7 +65,7 @@ static void run(const struct model_program *p)
 static void run_all(const struct model_program *p, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++)
-		run(&p[i]);
+		run(&p[i], 0);
 }
 
 static int usage(void)
@@ -109,6 +116,8 @@ int main(int argc, char **argv)
 {
 	if (!parse(argc, argv))
 		return usage();
+	for (unsigned i = 0; i < n_litmus; i++)
+		run(&litmus[i].program, litmus[i].outcomes);
 	run_all(programs_ring, n_programs_ring);
 	run_all(programs_history, n_programs_history);
 	run_all(programs_uplink, n_programs_uplink);

@@ -34,6 +34,9 @@ void model_await(const volatile void *p);
  * before nor after. */
 uint64_t model_plain(const volatile void *p);
 
+/* In end(): the last store to *p in its modification order. */
+uint64_t model_final(const volatile void *p);
+
 /* All that decides how this thread goes on is the place named by `tag` and the n values (its locals and its
  * part of the globals). States that agree in that, for all threads, are explored once. */
 void model_checkpoint(unsigned tag, unsigned n, const uint64_t *values);

@@ -10,4 +10,14 @@ extern const struct model_program programs_history[]; /* prog_history.c: readers
 extern const struct model_program programs_uplink[];  /* prog_uplink.c: worker to master, naps and starving */
 extern const unsigned n_programs_ring, n_programs_history, n_programs_uplink;
 
+/* prog_litmus.c: is the memory machine itself right? Small programs whose outcomes are known. */
+struct litmus {
+	struct model_program program;
+	uint64_t outcomes; /* bits: all of them must be seen, and no other */
+};
+
+extern const struct litmus litmus[];
+extern const unsigned n_litmus;
+extern uint64_t litmus_seen;
+
 #endif
