@@ -2,8 +2,9 @@
  * control (interest, answers; always drained) and data (publications; drained while the master can commit them).
  *
  * What is larger than UPLINK_CHUNK travels as UP_PUBLISH with the first part and UP_CHUNKs behind it, never mixed with
- * another message of the same worker. The master trusts no field: uplink_peek() checks the record's bounds,
- * the caller what is inside.
+ * another message of the same worker; an UP_PUBLISH while one is unfinished means that its publisher vanished: the
+ * master forgets the unfinished one. The master trusts no field: uplink_peek() checks the record's bounds, the caller
+ * what is inside.
  */
 #ifndef RC_UPLINK_H
 #define RC_UPLINK_H
