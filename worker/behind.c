@@ -395,23 +395,16 @@ struct window {
 	size_t bytes, scratch_used;
 };
 
-/* The frame of the record `h` at `pos`, as bytes that stay. NULL: reclaimed, or no room in the scratch
- * (*is_full). */
-static const uint8_t *frame_bytes(struct worker *w, struct window *win, uint64_t pos, const struct rec *h,
-				  bool *is_full)
+/* The frame of the record `h` at `pos`, as bytes in the scratch. NULL: reclaimed, or no room (*is_full). */
+static const uint8_t *copy_frame(struct worker *w, struct window *win, uint64_t pos, const struct rec *h,
+				 bool *is_full)
 {
 	uint32_t skew = h->frame_off & 7u;
 	size_t len = (size_t)h->frame_len + skew;
 	uint8_t *to = w->behind.scratch + win->scratch_used;
 
-	*is_full = false;
-	if (pos >= w->fanout.cursor)
-		return ring_at(&w->ring, pos) + h->frame_off;
-	if (len > TURN_BYTES - win->scratch_used) {
-		*is_full = true;
-		return NULL;
-	}
-	if (!rec_copy(&w->ring, pos, h->frame_off - skew, to, len))
+	*is_full = len > TURN_BYTES - win->scratch_used;
+	if (*is_full || !rec_copy(&w->ring, pos, h->frame_off - skew, to, len))
 		return NULL;
 	win->scratch_used += ALIGN_UP(len, (size_t)8);
 	return to + skew;
@@ -425,19 +418,20 @@ static enum fill_result fill_window(struct worker *w, struct window *win, uint64
 	win->n = 0;
 	win->bytes = win->scratch_used = 0;
 	while (win->n < TURN_FRAMES && win->bytes < TURN_BYTES && pos != 0 && pos < w->fanout.done) {
+		bool is_private = pos < w->fanout.cursor, is_full = false;
 		const uint8_t *frame;
 		struct rec h;
 		uint64_t next;
-		bool is_full;
 
 		count_add(&w->count->catchup_reads, 1);
 		if (!rec_peek(&w->ring, pos, &h))
 			return win->n > 0 ? FILL_OK : FILL_LAPPED;
-		frame = frame_bytes(w, win, pos, &h, &is_full);
+		frame = is_private ? copy_frame(w, win, pos, &h, &is_full)
+				   : ring_at(&w->ring, pos) + h.frame_off;
 		if (frame == NULL)
 			return win->n > 0 ? FILL_OK : is_full ? FILL_LARGE : FILL_LAPPED;
 		win->iov[win->n] = (struct iovec){(void *)(uintptr_t)frame, h.frame_len};
-		win->is_private[win->n] = pos < w->fanout.cursor;
+		win->is_private[win->n] = is_private;
 		win->pos[win->n++] = pos;
 		win->bytes += h.frame_len;
 		if (!rec_next(&w->ring, pos, &next))
