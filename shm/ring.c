@@ -1,5 +1,6 @@
 #include "shm/ring.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -31,6 +32,8 @@ uint8_t *ring_reserve(struct ring *r, uint32_t len, uint64_t gate)
 {
 	uint64_t end = r->head + len;
 
+	/* Past the gate it would overwrite what a worker is sending. */
+	assert(len % RING_ALIGN == 0 && len <= ring_space(r, gate));
 	if (end > r->reclaim + r->size) {
 		uint64_t need = end - r->size;
 
