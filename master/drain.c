@@ -95,7 +95,11 @@ static void take_control(struct master *m, struct child *c)
 	const char *wrong = NULL;
 
 	while (wrong == NULL && (peek = uplink_peek(&c->seg.control, c->control_pos, &v)) != UP_NONE) {
-		wrong = peek == UP_BROKEN ? "record" : handle_control(m, c, &v);
+		if (peek == UP_BROKEN) {
+			wrong = "record"; /* and no end of it to go on from */
+			break;
+		}
+		wrong = handle_control(m, c, &v);
 		c->control_pos = reader->control_pos = v.end;
 	}
 	if (wrong != NULL)
