@@ -72,17 +72,3 @@ uint32_t wheel_expire(struct wheel *w, uint64_t now_ms)
 	}
 	return WHEEL_NONE;
 }
-
-uint64_t wheel_next_ms(const struct wheel *w, uint64_t now_ms, uint64_t max_ms)
-{
-	if (w->n == 0)
-		return max_ms;
-	for (uint32_t t = 1; t <= max_ms / WHEEL_TICK_MS && t <= WHEEL_SLOTS; t++) {
-		if (w->slot[(w->tick + t) & MASK] != WHEEL_NONE) {
-			uint64_t at = w->start_ms + (uint64_t)(w->tick + t) * WHEEL_TICK_MS;
-
-			return at <= now_ms ? 0 : u64_min(at - now_ms, max_ms);
-		}
-	}
-	return max_ms;
-}

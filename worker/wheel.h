@@ -43,7 +43,4 @@ void wheel_clear(struct wheel *w, uint32_t index);
 /* Take one index that is due at now_ms out of the wheel; WHEEL_NONE when none is left. */
 uint32_t wheel_expire(struct wheel *w, uint64_t now_ms);
 
-/* Milliseconds until something might be due, at most `max_ms`. */
-uint64_t wheel_next_ms(const struct wheel *w, uint64_t now_ms, uint64_t max_ms);
-
 #endif

@@ -75,17 +75,6 @@ static void test_cleared_and_moved(void **state)
 	assert_int_equal(wheel_expire(&w, 5200), 1);
 }
 
-static void test_next_is_not_late(void **state)
-{
-	struct wheel w;
-
-	(void)state;
-	begin(&w, 0);
-	assert_int_equal(wheel_next_ms(&w, 0, 400), 400);
-	wheel_set(&w, 1, 200);
-	assert_in_range(wheel_next_ms(&w, 0, 400), 200, 200 + 2 * WHEEL_TICK_MS);
-}
-
 /* Random sets, moves, clears and steps against a plain array. */
 static void test_against_an_array(void **state)
 {
@@ -122,7 +111,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fires_once_and_not_early), cmocka_unit_test(test_beyond_a_turn),
-		cmocka_unit_test(test_cleared_and_moved),        cmocka_unit_test(test_next_is_not_late),
+		cmocka_unit_test(test_cleared_and_moved),
 		cmocka_unit_test(test_against_an_array),
 	};
 
