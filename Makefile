@@ -30,7 +30,7 @@ INC       := -I. -isystem $(LLHTTP_H)
 # The sanitizers bring their own allocator, so jemalloc is left out of those builds.
 JEMALLOC  := $(if $(SAN),,-ljemalloc)
 CFLAGS_RC := $(CSTD) $(WARN) $(OPT) $(INC) $(if $(SAN),,-DRC_JEMALLOC) $(CFLAGS)
-LIBS      := -lhiredis -lev -lwslay -lconfuse -lssl -lcrypto -lpthread -lm $(JEMALLOC)
+LIBS      := -lhiredis -lev -lwslay -lconfuse -lcurl -ljansson -lssl -lcrypto -lpthread -lm $(JEMALLOC)
 
 # ---- the server
 
@@ -120,7 +120,7 @@ clean: ## remove all that was built
 # ---- unit tests
 #
 # The first lines of a test say what it links besides common/, and further libraries if it needs some:
-#   /* LINK: worker/ws.c worker/ws_gate.c */
+#   /* LINK: worker/ws.c worker/ws_gate.c */            (or worker/%.c: all of a room)
 #   /* LIBS: -ljansson */
 
 UNIT      := $(wildcard tests/unit/test_*.c)
@@ -132,10 +132,11 @@ REPLAY    := $(FUZZ:tests/fuzz/fuzz_%.c=$(BUILD)/tests/replay_%)
 HEADS := $(if $(UNIT)$(FUZZ),$(shell awk 'FNR == 1 { key = "" } FNR <= 12 { \
 	for (i = 1; i <= NF; i++) { \
 		if ($$i ~ /^(LINK|LIBS|COVER):$$/) key = substr($$i, 1, length($$i) - 1); \
-		else if (key != "" && $$i ~ /^([a-z_]+\/)+[a-z0-9_]+\.c$$|^-l[a-z0-9]+$$/) print FILENAME "=" key "=" $$i; \
+		else if (key != "" && $$i ~ /^([a-z_]+\/)+([a-z0-9_]+|%)\.c$$|^-l[a-z0-9]+$$/) print FILENAME "=" key "=" $$i; \
 		else if (!($$i == "*" && i == 1)) key = ""; } }' $(UNIT) $(FUZZ)))
 head_words = $(patsubst $(1)=$(2)=%,%,$(filter $(1)=$(2)=%,$(HEADS)))
-head_objs  = $(patsubst %.c,$(2)/%.o,$(filter-out common/%,$(call head_words,$(1),LINK)))
+head_files = $(filter-out common/%,$(wildcard $(subst %,*,$(call head_words,$(1),LINK))))
+head_objs  = $(patsubst %.c,$(2)/%.o,$(call head_files,$(1)))
 
 define unit_rule
 $(BUILD)/tests/$(notdir $(1:.c=)): $(BUILD)/$(1:.c=.o) $(call head_objs,$(1),$(BUILD)) $(OBJ_COMMON) $(OBJ_LLHTTP)
@@ -170,12 +171,12 @@ $(BUILD)/tests/replay_$(patsubst fuzz_%.c,%,$(notdir $(1))): $(BUILD)/$(1:.c=.o)
 	@mkdir -p $$(@D)
 	$$(call say,LINK)
 	$$(Q)$$(CC) $$(CFLAGS_RC) $$(LDFLAGS) -o $$@ $$(filter %.o,$$^) -Wl,--as-needed $(call head_words,$(1),LIBS) $$(LIBS)
-$(BUILD)/fuzz/$(notdir $(1:.c=)): $(1) $(filter-out common/%,$(call head_words,$(1),LINK)) $(SRC_COMMON) $(HEADERS)
+$(BUILD)/fuzz/$(notdir $(1:.c=)): $(1) $(call head_files,$(1)) $(SRC_COMMON) $(HEADERS)
 	@mkdir -p $$(@D)
 	$$(call say,FUZZ)
 	$$(Q)$$(FUZZ_CC) $$(FUZZ_FLAGS) $$(FUZZ_COVER) -o $$@ $$(filter %.c,$$^) $(LLHTTP_C) $(call head_words,$(1),LIBS) $$(FUZZ_LIBS)
 	@printf '%s\n' $(or $(call head_words,$(1),COVER),$(call head_words,$(1),LINK)) >$$@.cover
-$(BUILD)/fuzz-plant/$(notdir $(1:.c=)): $(1) $(filter-out common/%,$(call head_words,$(1),LINK)) $(SRC_COMMON) $(HEADERS)
+$(BUILD)/fuzz-plant/$(notdir $(1:.c=)): $(1) $(call head_files,$(1)) $(SRC_COMMON) $(HEADERS)
 	@mkdir -p $$(@D)
 	$$(call say,FUZZ)
 	$$(Q)$$(FUZZ_CC) $$(FUZZ_FLAGS) -DFUZZ_PLANT_BUG -o $$@ $$(filter %.c,$$^) $(LLHTTP_C) $(call head_words,$(1),LIBS) $$(FUZZ_LIBS)

@@ -79,8 +79,14 @@ static const char *handle_control(struct master *m, struct child *c, const struc
 		else
 			subscribe_drop(m, c, ns, room);
 		return NULL;
+	case UP_PRESENCE:
+	case UP_ADMIT:
+	case UP_RELEASE:
+	case UP_MATCHED:
+	case UP_TOLD:
 	case UP_PUBLISH:
 	case UP_CHUNK:
+	case UP_REQUEST:
 		break;
 	}
 	return "type";

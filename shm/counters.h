@@ -25,6 +25,11 @@ typedef _Atomic uint64_t counter; /* the one typedef: it names a meaning, hides 
 	X(uplink_full, "times a publisher was paused because the uplink was full")                                  \
 	X(subscribe_timeouts, "memberships begun without Redis' confirmation")                                      \
 	X(handshakes, "101 answers")                                                                                \
+	X(hook_requests, "requests to authorization hooks")                                                         \
+	X(hook_failures, "of these, not answered as they should be")                                                \
+	X(hook_cached, "connections decided without asking the hook")                                               \
+	X(hook_open, "connections refused at once because a hook's breaker was open")                               \
+	X(evicted, "connections closed by disconnect, recheck or expiry")                                           \
 	X(accepted, "connections accepted")
 #define COUNTERS_MASTER(X)                                                                                          \
 	X(ring_records, "records committed")                                                                        \
@@ -38,7 +43,9 @@ typedef _Atomic uint64_t counter; /* the one typedef: it names a meaning, hides 
 	X(redis_reconnects, "Redis links re-established")                                                           \
 	X(redis_gaps, "losses of the Redis subscriber link while it was up")                                        \
 	X(redis_given_up, "publications that did not fit the pending list while Redis was away")                    \
-	X(redis_duplicates, "publications dropped because their id was seen before")
+	X(redis_duplicates, "publications dropped because their id was seen before")                                \
+	X(targets_skipped, "elements of target lists that are neither strings nor integers")                        \
+	X(counts_partial, "publish answers that not all workers and replicas had a part in in time")
 #define COUNTERS_GAUGE(X)                                                                                           \
 	X(connections, "established WebSocket connections")                                                         \
 	X(handshaking, "connections before their 101")                                                              \
@@ -52,17 +59,22 @@ typedef _Atomic uint64_t counter; /* the one typedef: it names a meaning, hides 
 	X(bytes_out, "bytes of those frames")                                                                       \
 	X(pub_client, "publications by clients")                                                                    \
 	X(pub_api, "publications by the HTTP API")                                                                  \
-	X(pub_redis, "publications from Redis by others")
+	X(pub_redis, "publications from Redis by others")                                                           \
+	X(client_messages, "messages that clients sent")                                                            \
+	X(bad_frames, "client messages that are no JSON object where one is expected")                              \
+	X(rate_limited, "client messages held back or dropped by a rate limit")
 #define COUNTERS_NS_GAUGE(X)                                                                                        \
 	X(connections, "established connections")                                                                   \
-	X(channels, "channels with a member")
+	X(channels, "channels with a member")                                                                       \
+	X(users, "distinct users online on this host (counted by the master)")
 
 #define COUNTERS_DROPPED(X)                                                                                         \
 	X(no_route) X(no_target) X(untargeted) X(bad_json) X(not_object) X(bad_utf8) X(too_large) X(rate) X(shed) X(slow_skip)
 
 #define COUNTERS_REFUSED(X)                                                                                         \
 	X(bad_request) X(no_namespace) X(not_get) X(timeout) X(url_too_long) X(no_upgrade) X(bad_version)            \
-	X(head_too_large) X(origin) X(full) X(rate) X(aborted)
+	X(head_too_large) X(origin) X(full) X(rate) X(aborted)                                                      \
+	X(auth) X(user) X(hook) X(per_user) X(per_address) X(proxy)
 
 #define COUNTERS_CLOSED(X)                                                                                          \
 	X(1000) X(1001) X(1002) X(1003) X(1005) X(1006) X(1007) X(1008) X(1009) X(1011) X(1012) X(1013) X(other)

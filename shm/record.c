@@ -14,14 +14,30 @@ uint64_t rec_channel_hash(uint64_t key, uint16_t ns, struct slice room)
 	return XXH3_64bits_withSeed(room.p == NULL ? "" : room.p, room.len, key ^ ((uint64_t)ns << 48 | ns));
 }
 
-static uint32_t payload_offset(size_t name_len)
+/* Users and groups must not meet a channel of the same name: ids of namespaces end far below these bits. */
+uint64_t rec_user_hash(uint64_t key, uint16_t ns, struct slice user)
 {
-	return (uint32_t)(sizeof(struct rec) + ALIGN_UP(name_len, (size_t)8) + HEADER_ROOM);
+	return rec_channel_hash(key, ns | 0x8000, user);
+}
+
+uint64_t rec_group_hash(uint64_t key, struct slice group)
+{
+	return rec_channel_hash(key, 0x4000, group);
+}
+
+static uint32_t payload_offset(size_t name_len, size_t targets_len)
+{
+	return (uint32_t)(sizeof(struct rec) + ALIGN_UP(name_len, (size_t)8) + targets_len + HEADER_ROOM);
+}
+
+uint32_t rec_size_targeted(size_t name_len, size_t targets_len, size_t payload_len)
+{
+	return (uint32_t)ALIGN_UP(payload_offset(name_len, targets_len) + payload_len, (size_t)RING_ALIGN);
 }
 
 uint32_t rec_size(size_t name_len, size_t payload_len)
 {
-	return (uint32_t)ALIGN_UP(payload_offset(name_len) + payload_len, (size_t)RING_ALIGN);
+	return rec_size_targeted(name_len, 0, payload_len);
 }
 
 static void link_prev(struct ring *r, uint64_t prev, uint64_t pos)
@@ -31,15 +47,16 @@ static void link_prev(struct ring *r, uint64_t prev, uint64_t pos)
 	SHM_STORE(R3, &p->next, pos); /* R3, pairs with C4 and C3 */
 }
 
-uint64_t rec_commit(struct ring *r, uint64_t gate, struct rec *h, struct slice room, struct slice payload,
-		    uint64_t prev)
+uint64_t rec_commit_targeted(struct ring *r, uint64_t gate, struct rec *h, struct slice room, struct slice targets,
+			     struct slice payload, uint64_t prev)
 {
-	uint32_t payload_off = payload_offset(room.len);
-	uint32_t len = rec_size(room.len, payload.len);
+	uint32_t payload_off = payload_offset(room.len, targets.len);
+	uint32_t len = rec_size_targeted(room.len, targets.len, payload.len);
 	uint8_t *at = ring_reserve(r, len, gate);
 
 	h->len = len;
 	h->name_len = (uint16_t)room.len;
+	h->targets_len = (uint32_t)targets.len;
 	h->frame_len = 0;
 	h->frame_off = 0;
 	atomic_init(&h->next, 0);
@@ -49,17 +66,44 @@ uint64_t rec_commit(struct ring *r, uint64_t gate, struct rec *h, struct slice r
 		size_t n = ws_header_put(tmp, h->opcode, payload.len);
 
 		memcpy(header + HEADER_ROOM - n, tmp, n);
-		h->frame_off = (uint16_t)(payload_off - n);
+		h->frame_off = (uint32_t)(payload_off - n);
 		h->frame_len = (uint32_t)(n + payload.len);
 		ring_store(at + payload_off - HEADER_ROOM, header, HEADER_ROOM);
 		ring_store(at + payload_off, payload.p, payload.len);
 	}
 	ring_store(at, h, sizeof(*h));
 	ring_store(at + sizeof(*h), room.p, room.len);
+	ring_store(at + sizeof(*h) + ALIGN_UP(room.len, (size_t)8), targets.p, targets.len);
 	/* `prev` may have been reclaimed by this very reserve. */
 	if (prev >= r->reclaim)
 		link_prev(r, prev, r->head);
 	return ring_commit(r, len);
+}
+
+uint64_t rec_commit(struct ring *r, uint64_t gate, struct rec *h, struct slice room, struct slice payload,
+		    uint64_t prev)
+{
+	return rec_commit_targeted(r, gate, h, room, (struct slice){0}, payload, prev);
+}
+
+struct slice rec_payload(const struct rec *h, const uint8_t *at)
+{
+	size_t off = payload_offset(h->name_len, h->targets_len);
+
+	if (h->frame_len == 0)
+		return (struct slice){0};
+	return (struct slice){(const char *)at + off, h->frame_off + h->frame_len - off};
+}
+
+const struct rec_target *rec_target_next(struct slice block, size_t *off)
+{
+	const struct rec_target *t = (const struct rec_target *)(const void *)(block.p + *off);
+	size_t left = block.len - *off;
+
+	if (left < sizeof(*t) || rec_target_size(t->len) > left)
+		return NULL;
+	*off += rec_target_size(t->len);
+	return t;
 }
 
 bool rec_peek(const struct ring *r, uint64_t pos, struct rec *copy)

@@ -1,11 +1,18 @@
 /* record.h - what travels on the broadcast ring, master to workers.
  *
- *   0        88              88+name_len    frame_off - (pad)      frame_off          payload (8-aligned)
- *   | header | room name ... | zero padding | ... right-aligned    | frame header | payload ... | padding |
- *                                                                  '-------- frame_len ---------'
+ *   0        96              (8-aligned)                           frame_off          payload (8-aligned)
+ *   | header | room name ... | targets ... | ... right-aligned     | frame header | payload ... | padding |
+ *                              targets_len                         '-------- frame_len ---------'
  *
  * A publication carries one finished, unmasked WebSocket frame: the bytes that every client gets. The payload starts
- * 8-aligned, the frame header stands right in front of it. A control record has no frame: its `arg` words say it all.
+ * 8-aligned, the frame header stands right in front of it. Most control records have no frame: their `arg` words say it
+ * all; those with a payload (rec_payload) carry it the same way.
+ *
+ * Targets. A targeted publication is for users and groups, in whatever room they are: its channel is the namespace itself
+ * (room ""), also where the namespace has rooms, and so is its chain. The block holds entries of struct rec_target, users
+ * first, each kind sorted by hash, each entry 8-aligned:
+ *
+ *   | hash (8) | kind (2) | len (2) | id (len) ... | padding |
  */
 #ifndef RC_RECORD_H
 #define RC_RECORD_H
@@ -23,9 +30,29 @@ enum rec_type {
 	REC_ACCEPT,     /* arg[0]: 1 = accept, 0 = pause (WINCH) */
 	REC_REOPEN,     /* open the log file anew */
 	REC_GAP,        /* ns: foreign messages may have been lost; on_gap = close namespaces act on it */
+	REC_REPLY,      /* to one UP_REQUEST. id: the request; arg[0]: enum rec_reply; payload: what was asked for */
+	REC_ADMIT,      /* to one UP_ADMIT. id: its request; arg[0]: 1 = come in, 0 = over the limit */
+	REC_CONTROL,    /* payload: a JSON object with "method": "disconnect" or "groups" (docs/protocol.md) */
+	REC_SURVEY,     /* all workers: answer with UP_TOLD. id: the survey; arg[0]: enum survey_kind; ns, room, payload: of
+			 * what */
 };
 
-enum rec_answer { REC_SENT, REC_QUEUED, REC_OFF, REC_OVERLOADED, REC_TOO_LARGE, REC_NO_ROUTE };
+/* SENT, QUEUED, OFF: taken; what Redis has to do with it. The others: refused. */
+enum rec_answer {
+	REC_SENT,
+	REC_QUEUED,
+	REC_OFF,
+	REC_OVERLOADED,
+	REC_TOO_LARGE,
+	REC_NO_ROUTE,
+	REC_BAD_JSON,
+	REC_NO_TARGET,  /* taken for nobody: targets that leave nobody. Not an error of the publisher's */
+	REC_UNTARGETED, /* taken for nobody: targeted_only */
+};
+
+enum rec_reply { REC_REPLY_OK, REC_REPLY_NONE, REC_REPLY_UNAVAILABLE, REC_REPLY_BAD };
+
+enum survey_kind { SURVEY_CHANNELS = 1 };
 
 #define REC_ALL UINT16_MAX
 
@@ -40,31 +67,62 @@ struct rec {
 	uint64_t seq;          /* of the channel on this host, from 1, no holes */
 	uint64_t time_ns;      /* CLOCK_MONOTONIC when the master took the message */
 	uint64_t origin, id;   /* of ringcast's own publications; 0 = foreign */
-	uint32_t frame_len;    /* frame header + payload; 0 = control */
-	uint16_t frame_off;    /* from the record's start */
+	uint32_t frame_len;    /* frame header + payload; 0 = none */
+	uint32_t frame_off;    /* from the record's start */
 	uint16_t name_len;     /* bytes of the room, 0 if the namespace has none */
-	uint32_t incarnation;  /* control: of the worker addressed; publication: of the publisher's worker */
 	uint16_t slot;         /* control: the worker addressed, or REC_ALL; publication: the publisher's
 				* worker if a client here published it (UP_REQUEST_ANSWER in uplink.h), else REC_ALL */
+	uint32_t incarnation;  /* control: of the worker addressed; publication: of the publisher's worker */
+	uint32_t targets_len;  /* bytes of the block behind the room */
+	uint16_t flags;        /* enum rec_flag */
 	uint16_t pad;
-	uint64_t arg[2];
+	uint64_t arg[2];       /* publication: [0] the publisher's tag, [1] not 0: every worker that has interest tells
+				* UP_MATCHED under this number */
 };
 
-_Static_assert(sizeof(struct rec) == 88, "rec: no hidden padding");
+enum rec_flag {
+	REC_TARGETED = 1, /* for the targets alone */
+	REC_RETAINED = 2, /* REC_SUBSCRIBED: its payload is the channel's retained frame */
+};
+
+enum rec_target_kind { REC_TARGET_USER = 1, REC_TARGET_GROUP = 2 };
+
+struct rec_target {
+	uint64_t hash; /* rec_user_hash(ns, id) or rec_group_hash(id) */
+	uint16_t kind; /* enum rec_target_kind */
+	uint16_t len;
+	char id[];     /* len bytes, then zeros to a multiple of 8 */
+};
+
+_Static_assert(offsetof(struct rec_target, id) == 12, "rec_target: layout");
+
+_Static_assert(sizeof(struct rec) == 96, "rec: no hidden padding");
 _Static_assert(offsetof(struct rec, next) == 0 && offsetof(struct rec, len) == 8 && offsetof(struct rec, type) == 12 &&
 		       offsetof(struct rec, ns) == 14 && offsetof(struct rec, hash) == 16 &&
 		       offsetof(struct rec, seq) == 24 && offsetof(struct rec, time_ns) == 32 &&
 		       offsetof(struct rec, origin) == 40 && offsetof(struct rec, id) == 48 &&
 		       offsetof(struct rec, frame_len) == 56 && offsetof(struct rec, frame_off) == 60 &&
-		       offsetof(struct rec, name_len) == 62 && offsetof(struct rec, incarnation) == 64 &&
-		       offsetof(struct rec, slot) == 68 && offsetof(struct rec, arg) == 72,
+		       offsetof(struct rec, name_len) == 64 && offsetof(struct rec, slot) == 66 &&
+		       offsetof(struct rec, incarnation) == 68 && offsetof(struct rec, targets_len) == 72 &&
+		       offsetof(struct rec, flags) == 76 && offsetof(struct rec, arg) == 80,
 	       "rec: layout");
 
 /* Hash of a channel: keyed, so that clients cannot aim room names at one bucket. `key` is globals.hash_key. */
 uint64_t rec_channel_hash(uint64_t key, uint16_t ns, struct slice room);
 
-/* Bytes that a record with this room and payload takes on the ring. */
+/* Hash of a user in a namespace, and of a group, which is the same in all namespaces. Keyed likewise. */
+uint64_t rec_user_hash(uint64_t key, uint16_t ns, struct slice user);
+uint64_t rec_group_hash(uint64_t key, struct slice group);
+
+/* Bytes of one entry of the targets block. */
+static inline size_t rec_target_size(size_t id_len)
+{
+	return ALIGN_UP(sizeof(struct rec_target) + id_len, (size_t)8);
+}
+
+/* Bytes that a record with this room and payload takes on the ring; targeted: with a block of so many bytes. */
 uint32_t rec_size(size_t name_len, size_t payload_len);
+uint32_t rec_size_targeted(size_t name_len, size_t targets_len, size_t payload_len);
 
 /* The room of a record: behind its header. */
 static inline struct slice rec_room(const struct rec *h, const uint8_t *at)
@@ -72,11 +130,28 @@ static inline struct slice rec_room(const struct rec *h, const uint8_t *at)
 	return (struct slice){(const char *)at + sizeof(struct rec), h->name_len};
 }
 
+/* The targets block of a record. */
+static inline struct slice rec_targets(const struct rec *h, const uint8_t *at)
+{
+	return (struct slice){(const char *)at + sizeof(struct rec) + ALIGN_UP((size_t)h->name_len, (size_t)8),
+			      h->targets_len};
+}
+
+/* The payload, without the frame's header; p == NULL: the record has no frame. */
+struct slice rec_payload(const struct rec *h, const uint8_t *at);
+
+/* Walk a block: the entry at *off, or NULL at its end (or when the rest is no whole entry). */
+const struct rec_target *rec_target_next(struct slice block, size_t *off);
+
 /* Master. Reserve, fill and commit one record. Of `h` the caller sets everything but len, next, frame_len, frame_off
  * and name_len. payload.p == NULL: a control record without frame. `prev`: the channel's last record that is not
  * reclaimed, or 0: its `next` is linked (R3). The caller has checked ring_space(). Returns the record's position. */
 uint64_t rec_commit(struct ring *r, uint64_t gate, struct rec *h, struct slice room, struct slice payload,
 		    uint64_t prev);
+
+/* The same with a targets block (a multiple of 8 bytes, as above; "" = none). */
+uint64_t rec_commit_targeted(struct ring *r, uint64_t gate, struct rec *h, struct slice room, struct slice targets,
+			     struct slice payload, uint64_t prev);
 
 /* A reader. Copy the header at `pos` and prove it whole (C2, C3). False: reclaimed meanwhile, use none of it. */
 bool rec_peek(const struct ring *r, uint64_t pos, struct rec *copy) MUST_CHECK;

@@ -20,9 +20,51 @@ enum up_type {
 	UP_ADD,       /* ns, room: first member here wants the channel */
 	UP_DROP,      /* ns, room: the last one left */
 	UP_DRAINED,   /* no client left after REC_DRAIN: the worker is about to exit */
+	UP_PRESENCE,  /* ns, room ("" unless the namespace has presence), payload: user id. total: the user's sockets of
+		       * this worker in that channel from now on; 0 = none */
+	UP_ADMIT,     /* opcode: enum up_limit, payload: user id or address (16 bytes), request; total: the limit. Answered
+		       * by REC_ADMIT; if it says 1, one more is counted until UP_RELEASE or the worker's death */
+	UP_RELEASE,   /* opcode and payload as above: one less */
+	UP_MATCHED,   /* total: low half of the record's arg[1]; payload: struct up_matched */
+	UP_TOLD,      /* request: the survey; opcode: 1 = more follows; payload: a JSON object of numbers, {"demo:a":3} */
 	/* data */
 	UP_PUBLISH, /* ns, room, opcode, request, source; total = payload bytes of the whole message */
 	UP_CHUNK,   /* the next part of the message begun by UP_PUBLISH */
+	UP_REQUEST, /* something of the master: opcode: enum up_ask, ns, room, request, payload (one record's worth at most);
+		     * answered by REC_REPLY under the same number */
+};
+
+enum up_limit { UP_LIMIT_USER = 1, UP_LIMIT_ADDRESS = 2 };
+
+/* What UP_REQUEST asks for; payload -> payload of the reply. */
+enum up_ask {
+	UP_ASK_CONTROL = 1,    /* JSON object with "method" (REC_CONTROL): all workers of all replicas get it -> "" */
+	UP_ASK_PRESENCE,       /* who is in ns:room, everywhere -> JSON, the "result" of /api/presence */
+	UP_ASK_PRESENCE_STATS, /* how many -> JSON likewise */
+	UP_ASK_CHANNELS,       /* JSON -> JSON */
+	UP_ASK_INFO,           /* -> JSON: the replicas */
+	UP_ASK_RECEIPTS,       /* ns, room, payload: message id -> JSON */
+	UP_ASK_RECEIPT,        /* ns, room, payload: user id, NUL, message id: it is read -> "" */
+	UP_ASK_FETCH,          /* payload: key, NUL, key that must not exist ("" = none) -> the key's value; REC_REPLY_NONE */
+	UP_ASK_STORE,          /* total: ttl in ms (0 = for ever), payload: key, NUL, value -> "" */
+	UP_ASK_OFFLINE,        /* ns, payload: user id: what was kept for him, and is forgotten with the answer -> a sequence
+				* of 4 bytes length (host order) and payload; REC_REPLY_NONE */
+};
+
+/* Flags of UP_PUBLISH. */
+enum up_flag {
+	UP_LOW = 1,   /* dropped (shed) rather than waited for */
+	UP_COUNT = 2, /* the answer shall say how many sockets and users matched */
+};
+
+/* How many sockets here got, or will get, a publication, and who: the smallest UP_MATCHED_MAX distinct hashes of their
+ * users, in growing order. With fewer than that the list is complete; else it is a sample from which the number of
+ * distinct users over several workers and hosts can be estimated (k minimum values; Beyer et al., SIGMOD 2007). */
+#define UP_MATCHED_MAX 512u
+struct up_matched {
+	uint64_t sockets;
+	uint64_t n; /* of user_hash */
+	uint64_t user_hash[UP_MATCHED_MAX]; /* only n of them travel */
 };
 
 /* What `request` of UP_PUBLISH asks for. With this bit: one REC_ANSWER under the same number (the HTTP API). Without it,
@@ -41,13 +83,17 @@ struct up_rec {
 	uint32_t request; /* UP_PUBLISH, see UP_REQUEST_ANSWER; 0 = none */
 	uint8_t source;   /* UP_PUBLISH: enum cfg_source: client or API */
 	uint8_t name_len; /* bytes of the room behind this header */
-	uint16_t pad;
+	uint16_t flags;   /* enum up_flag */
+	/* UP_PUBLISH: at most one of this throttle_key in throttle_ms, unless throttle_value has changed; key 0: no limit */
+	uint64_t throttle_key;
+	uint32_t throttle_ms, throttle_value;
 };
 
-_Static_assert(sizeof(struct up_rec) == 24, "up_rec: no hidden padding");
+_Static_assert(sizeof(struct up_rec) == 40, "up_rec: no hidden padding");
 _Static_assert(offsetof(struct up_rec, ns) == 6 && offsetof(struct up_rec, total) == 8 &&
 		       offsetof(struct up_rec, payload) == 12 && offsetof(struct up_rec, request) == 16 &&
-		       offsetof(struct up_rec, source) == 20 && offsetof(struct up_rec, name_len) == 21,
+		       offsetof(struct up_rec, source) == 20 && offsetof(struct up_rec, name_len) == 21 &&
+		       offsetof(struct up_rec, flags) == 22 && offsetof(struct up_rec, throttle_key) == 24,
 	       "up_rec: layout");
 
 /* ---- worker, the producer */

@@ -36,6 +36,11 @@ void api_publish_answer(struct admin_conn *a, enum rec_answer answer, uint64_t s
 	case REC_TOO_LARGE:
 		admin_error(a, 413, "too_large", "the payload is larger than max_publication");
 		break;
+	case REC_BAD_JSON:
+		admin_error(a, 400, "bad_json", "the payload is no JSON object");
+		break;
+	case REC_NO_TARGET:
+	case REC_UNTARGETED:
 	case REC_NO_ROUTE:
 		admin_error(a, 400, "bad_request", "the payload does not name a room by its route_key");
 		break;

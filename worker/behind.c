@@ -250,7 +250,7 @@ static void unlink_behind(struct worker *w, struct conn *c)
 		conn_at(&w->conns, x->behind_next)->ext->behind_prev = x->behind_prev;
 	x->behind_prev = x->behind_next = CONN_NONE;
 	w->behind.n--;
-	c->flags &= (uint8_t)~CONN_BEHIND;
+	c->flags &= (uint16_t)~CONN_BEHIND;
 }
 
 void behind_begin(struct worker *w, struct conn *c, uint64_t pos, uint64_t seq, uint32_t off)

@@ -63,6 +63,7 @@ static int add_segment(struct conn_table *t)
 		seg[i].fd = -1;
 		seg[i].index = index;
 		seg[i].gen = 1;
+		seg[i].session = SESSION_NONE;
 		seg[i].member = t->free;
 		wheel_link_init(&seg[i].timer, index);
 		t->free = index;
@@ -127,6 +128,7 @@ struct conn *conn_open(struct worker *w, int fd)
 	t->free = c->member;
 	c->fd = fd;
 	c->ext = NULL;
+	c->session = SESSION_NONE;
 	c->channel = CHANNEL_NONE;
 	c->member = CONN_NONE;
 	c->last_in = (uint32_t)w->now_ms;
@@ -229,7 +231,7 @@ void conn_heard(struct worker *w, struct conn *c)
 	if ((c->flags & CONN_PINGED) == 0)
 		return;
 	/* Answered: ping_due was the answer's deadline, the next ping is an interval behind the last one. */
-	c->flags &= (uint8_t)~CONN_PINGED;
+	c->flags &= (uint16_t)~CONN_PINGED;
 	c->ping_due += l->ping_interval - l->pong_timeout;
 	if (c->state == CONN_OPEN && (c->flags & CONN_CLOSE_WAIT) == 0)
 		set_open_timer(w, c);
@@ -310,9 +312,10 @@ void conn_drop(struct worker *w, struct conn *c, bool rst, uint16_t code)
 	if (c->state == CONN_OPEN) {
 		/* Its Close came and waits for its own publications: that is how it has closed. */
 		leave_service(w, c, (c->flags & CONN_CLOSE_SEEN) != 0 ? c->close_code : code, false);
-	} else if (c->state == CONN_HANDSHAKE || c->state == CONN_JOINING) {
+	} else if (c->state == CONN_HANDSHAKE || c->state == CONN_AUTHORIZING || c->state == CONN_JOINING) {
 		leave_handshake(w, c);
 	}
+	session_close(w, c);
 	free_ext(w, c);
 	wheel_clear(&w->wheel, index);
 	if (rst) {
@@ -344,7 +347,7 @@ void conn_linger(struct worker *w, struct conn *c)
 
 void conn_close(struct worker *w, struct conn *c, uint16_t code, const char *reason)
 {
-	if (c->state == CONN_HANDSHAKE || c->state == CONN_JOINING) {
+	if (c->state == CONN_HANDSHAKE || c->state == CONN_AUTHORIZING || c->state == CONN_JOINING) {
 		input_refuse(w, c, 503, "full");
 		return;
 	}
@@ -353,7 +356,7 @@ void conn_close(struct worker *w, struct conn *c, uint16_t code, const char *rea
 	leave_service(w, c, code, true);
 	c->state = CONN_CLOSING;
 	c->close_code = code;
-	c->flags = (uint8_t)((c->flags & ~(CONN_CLOSE_WAIT | CONN_PINGED)) | CONN_CLOSE_SENT);
+	c->flags = (uint16_t)((c->flags & ~(CONN_CLOSE_WAIT | CONN_PINGED)) | CONN_CLOSE_SENT);
 	input_closing(w, c);
 	set_timer(w, c, w->config->limits.close_linger != 0 ? w->config->limits.close_linger : 1);
 	conn_arm(w, c); /* it may have been paused; the peer's Close and its end shall be seen */
@@ -389,7 +392,7 @@ static void expired_open(struct worker *w, struct conn *c)
 	if (c->flags & CONN_PAUSED) {
 		/* We do not read it: that nothing is heard of it is our doing. */
 		c->last_in = now;
-		c->flags &= (uint8_t)~CONN_PINGED;
+		c->flags &= (uint16_t)~CONN_PINGED;
 		c->ping_due = now + l->ping_interval;
 	}
 	if (l->idle_timeout != 0 && now - c->last_in >= l->idle_timeout) {
@@ -405,6 +408,7 @@ void conn_expired(struct worker *w, struct conn *c)
 {
 	switch ((enum conn_state)c->state) {
 	case CONN_HANDSHAKE:
+	case CONN_AUTHORIZING:
 	case CONN_JOINING:
 		input_refuse(w, c, 408, "timeout");
 		break;

@@ -3,14 +3,15 @@
  * An idle one is struct conn (64 bytes), its place in its channel's member array (4 bytes) and nothing else.
  * All that is unfinished lives in struct conn_ext, which comes and goes.
  *
- *              accept             upgrade read           SUBSCRIBED
- *      FREE ----------> HANDSHAKE -------------> JOINING ------------> OPEN
- *        ^                  | refused, 408          | peer gone          | Close from the peer, or one of
- * ours |                  v                       v                    v
- *        +------------------+<----------------------+<---------------- CLOSING
+ *            accept           upgrade read            allowed          SUBSCRIBED
+ *      FREE --------> HANDSHAKE ----------> AUTHORIZING -------> JOINING ------------> OPEN
+ *        ^                | refused, 408        | refused           | peer gone         | Close from the peer,
+ *        |                v                     v                   v                   v or one of ours
+ *        +----------------+<--------------------+<------------------+<---------------- CLOSING
  *
- *   HANDSHAKE  bounded by handshake_timeout (from accept, no byte resets it)
- *   JOINING    the 101 waits for the master's REC_SUBSCRIBED; bounded by handshake_timeout
+ *   HANDSHAKE    bounded by handshake_timeout (from accept, no byte resets it)
+ *   AUTHORIZING  the hook has been asked (auth.h); bounded by handshake_timeout
+ *   JOINING      the 101 waits for the master's REC_SUBSCRIBED; bounded by handshake_timeout
  *   OPEN       member of a channel; ping_interval / pong_timeout, idle_timeout
  *   CLOSING    no member any more; a Close is on its way or answered; bounded by close_linger, then RST
  *
@@ -21,6 +22,7 @@
 
 #include "common/buf.h"
 #include "common/config.h"
+#include "worker/session.h"
 #include "worker/wheel.h"
 
 struct worker;
@@ -33,7 +35,7 @@ struct partial;
 #define CONN_SEGMENT      (1u << CONN_SEGMENT_BITS)
 #define CONN_SEGMENTS_MAX 1024u /* a million connections a worker */
 
-enum conn_state { CONN_FREE, CONN_HANDSHAKE, CONN_JOINING, CONN_OPEN, CONN_CLOSING };
+enum conn_state { CONN_FREE, CONN_HANDSHAKE, CONN_AUTHORIZING, CONN_JOINING, CONN_OPEN, CONN_CLOSING };
 
 enum conn_flag {
 	CONN_BLOCKED = 1,     /* the socket does not take everything: out, or a half-sent frame, or behind.
@@ -45,12 +47,15 @@ enum conn_flag {
 	CONN_CLOSE_SEEN = 32, /* the peer's Close came, or it shut down its side */
 	CONN_CLOSE_WAIT = 64, /* the peer's Close is answered when its own publications are back */
 	CONN_SHUT = 128,      /* our side is shut down: only waiting for the peer's FIN */
+	CONN_MATCHED = 256,   /* fanout.c: has targeted records in the batch under way */
+	CONN_HELD = 512,      /* not read for a while: its rate (rules.c) */
 };
 
 struct conn {
 	int32_t fd;
 	uint32_t gen;   /* grows at each re-use of the index: stale events and tags are recognised */
 	uint32_t index; /* its own; with gen unique in this worker process */
+	uint32_t session; /* session.h: index; SESSION_NONE if it has none */
 	struct conn_ext *ext;
 	uint32_t channel; /* index; CONN_NONE if none */
 	uint32_t member;  /* OPEN: place in the channel's member array; JOINING: next in its waiting list;
@@ -61,10 +66,10 @@ struct conn {
 			       overdue */
 	uint16_t ns;        /* index in config->namespaces */
 	uint16_t in_flight; /* own publications not seen in the ring yet */
-	uint8_t state;
-	uint8_t flags;
+	uint16_t flags;      /* enum conn_flag */
 	uint16_t close_code; /* what our Close says or said */
-	uint8_t armed;       /* what epoll reports now (conn_arm) */
+	uint8_t state;
+	uint8_t armed; /* what epoll reports now (conn_arm) */
 };
 
 _Static_assert(sizeof(struct conn) == 64, "conn: one cache line");

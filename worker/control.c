@@ -68,7 +68,8 @@ void control_drain_step(struct worker *w)
 
 		/* Half-done handshakes: at a stop they are refused; a replaced worker finishes them, so that
 		 * nobody is refused while the port is open, and closes them after. */
-		bool is_half_done = c->state == CONN_HANDSHAKE || c->state == CONN_JOINING;
+		bool is_half_done = c->state == CONN_HANDSHAKE || c->state == CONN_AUTHORIZING ||
+				    c->state == CONN_JOINING;
 
 		if (c->state == CONN_OPEN && ++w->drain_closed % 64 == 0)
 			slot_beat(&w->slot);
@@ -123,6 +124,10 @@ void control_handle(struct worker *w, const struct rec *h, struct slice room)
 	case REC_GAP:
 		gap(w, h->ns);
 		break;
+	case REC_REPLY:
+	case REC_ADMIT:
+	case REC_CONTROL:
+	case REC_SURVEY:
 	case REC_PUBLICATION:
 		break;
 	}

@@ -397,6 +397,7 @@ void input_ready(struct worker *w, struct conn *c)
 		else
 			handshake_more(w, c);
 		break;
+	case CONN_AUTHORIZING:
 	case CONN_JOINING:
 		joining_read(w, c);
 		break;

@@ -189,7 +189,7 @@ void output_ready(struct worker *w, struct conn *c)
 				return;
 		}
 	}
-	c->flags &= (uint8_t)~CONN_BLOCKED;
+	c->flags &= (uint16_t)~CONN_BLOCKED;
 	conn_arm(w, c);
 	conn_ext_trim(c);
 	shut_if_done(w, c);

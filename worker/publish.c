@@ -147,7 +147,7 @@ void publish_forget(struct worker *w, struct conn *c)
 
 	if ((c->flags & CONN_PAUSED) == 0)
 		return;
-	c->flags &= (uint8_t)~CONN_PAUSED;
+	c->flags &= (uint16_t)~CONN_PAUSED;
 	publish_abandon(w, conn_tag(c));
 	if (x->starving_prev == CONN_NONE)
 		w->starving_head = x->starving_next;

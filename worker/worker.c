@@ -207,6 +207,7 @@ static int init_parts(struct worker *w)
 {
 	w->ws_memory = u64_max(WS_MEMORY_FLOOR, 4 * (uint64_t)w->config->limits.max_message);
 	w->starving_head = w->starving_tail = CONN_NONE;
+	session_table_init(&w->sessions);
 	w->ws_pool = ws_pool_new(WS_POOL_IDLE, w->ws_memory);
 	if (w->ws_pool == NULL || conn_table_init(w, max_connections(w)) == -1 ||
 	    channel_table_init(&w->channels) == -1 || fanout_init(w, w->boot->start) == -1 ||
@@ -277,6 +278,7 @@ void worker_free(struct worker *w)
 	accept_stop(w);
 	conn_table_free(&w->conns);
 	channel_table_free(&w->channels);
+	session_table_free(&w->sessions);
 	fanout_free(&w->fanout);
 	behind_free(&w->behind);
 	ws_pool_free(w->ws_pool);

@@ -4,6 +4,10 @@
  *    conn.c       the connection's record, its life, its epoll entry, its timer
  *    input.c      what the socket gave: handshake, then WebSocket messages
  *    output.c     what goes to one socket outside the ring: pongs, Close, small replies
+ *    auth*.c      who may connect: hooks, tokens
+ *    session.c    what a connection has beyond its plain record
+ *    user.c       users, their sockets and groups
+ *    rules.c      clients' messages to actions
  *    channel.c    the channel table, members, interest told to the master
  *    fanout.c     ring records to live members; the cursor
  *    behind.c     members that could not take everything: catch-up, slow-client policy
@@ -32,6 +36,8 @@
 #include "worker/channel.h"
 #include "worker/conn.h"
 #include "worker/fanout.h"
+#include "worker/session.h"
+#include "worker/user.h"
 #include "worker/wheel.h"
 #include "worker/ws.h"
 
@@ -69,6 +75,9 @@ struct worker {
 
 	struct conn_table conns;
 	struct channel_table channels;
+	struct session_table sessions;
+	struct user_table *users;
+	struct auth *auth; /* auth.c */
 	struct wheel wheel;
 	struct fanout fanout;
 	struct behind behind;

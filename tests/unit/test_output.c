@@ -1,8 +1,4 @@
-/* LINK: tests/unit/worker_rig.c worker/accept.c worker/admin.c worker/api.c worker/api_body.c worker/behind.c
- *       worker/channel.c worker/conn.c worker/control.c worker/fanout.c worker/handshake.c worker/http.c
- * worker/input.c worker/metrics.c worker/output.c worker/publish.c worker/stats.c worker/wheel.c
- * worker/worker.c worker/ws.c worker/ws_gate.c worker/ws_pool.c shm/counters.c shm/record.c shm/ring.c
- * shm/seg.c shm/slot.c shm/uplink.c */
+/* LINK: tests/unit/worker_rig.c worker/%.c shm/%.c */
 /* What goes to one socket besides ring records: pongs, pings, replies, Closes; the end of a connection. */
 #include <stdarg.h>
 #include <stddef.h>

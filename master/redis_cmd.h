@@ -1,0 +1,37 @@
+/* redis_cmd.h - a third link to Redis, for commands that are no publications: presence, retained values, receipts.
+ *
+ * Master process only, on its loop; never blocks. Answers are hiredis' reply trees: this is no path of messages. Commands
+ * are sent in order and answered in order; nothing is queued while the link is down, nothing is sent twice.
+ */
+#ifndef RC_REDIS_CMD_H
+#define RC_REDIS_CMD_H
+
+#include <ev.h>
+#include <hiredis/hiredis.h>
+
+#include "common/base.h"
+#include "common/config.h"
+
+struct redis_cmd;
+
+/* `reply` is borrowed for the call; NULL: the link was lost before it came (whether Redis has executed the command is
+ * not known). A reply may be of type REDIS_REPLY_ERROR. */
+typedef void redis_cmd_fn(void *arg, const redisReply *reply);
+
+struct redis_cmd_events {
+	void *arg;
+	void (*open)(void *arg); /* commands are taken from now on; whatever Redis should hold for us may be gone */
+	void (*lost)(void *arg);
+};
+
+struct redis_cmd *redis_cmd_new(struct ev_loop *loop, const struct cfg_redis *cfg,
+				const struct redis_cmd_events *ev) MUST_CHECK;
+/* Calls back what is under way with NULL. */
+void redis_cmd_free(struct redis_cmd *c);
+bool redis_cmd_is_open(const struct redis_cmd *c);
+
+/* Send a command. fn NULL: nobody wants the answer. Returns 0, or -1: not open (ENOTCONN), no memory (ENOMEM), or more than
+ * 16 MiB wait to be sent (EAGAIN); fn is then not called. */
+int redis_cmd_call(struct redis_cmd *c, size_t argc, const struct slice *argv, redis_cmd_fn *fn, void *arg) MUST_CHECK;
+
+#endif

@@ -1,0 +1,42 @@
+/* identity.h - what an authorization says about a connection, whoever said it (hook, token, query). Worker; pure.
+ *
+ * All strings are slices of `text`, which the identity owns.
+ */
+#ifndef RC_IDENTITY_H
+#define RC_IDENTITY_H
+
+#include "common/base.h"
+#include "common/buf.h"
+
+#define IDENTITY_USER_MAX   255u /* bytes of a user id, a group, a session tag */
+#define IDENTITY_GROUPS_MAX 256u
+#define IDENTITY_FRAMES_MAX 64u
+#define IDENTITY_REASON_MAX 123u /* of a Close frame */
+
+struct identity {
+	bool is_allowed;
+	uint16_t status; /* refused: HTTP status; 403 unless said otherwise */
+	uint16_t code;   /* refused: close code; 1008 unless said otherwise */
+	struct slice reason;
+
+	struct slice user;    /* canonical text: a string as it is, an integer in decimal; len 0 = anonymous */
+	struct slice info;    /* raw JSON object; p == NULL: none */
+	struct slice session; /* len 0 = none */
+	uint64_t expires_at;  /* unix seconds; 0 = never */
+	struct slice *groups; /* n_groups; the array is owned */
+	unsigned n_groups;
+	struct slice *frames; /* first frames, in order: the text of each; the array is owned */
+	unsigned n_frames;
+
+	struct buf text;
+};
+
+/* Read a hook's answer, a JSON object (docs/protocol.md, authorization hook). is_message: the answer to a client's message:
+ * "frames" alone count, "allow" need not be there. Returns 0, or -1 with *wrong (a constant) if it is no such answer: a
+ * missing or non-boolean "allow", a user that is neither string nor integer, frames that are no array ... Out of memory is
+ * such a reason, too. */
+int identity_read_hook(struct identity *id, struct slice body, bool is_message, const char **wrong) MUST_CHECK;
+
+void identity_clear(struct identity *id);
+
+#endif
