@@ -5,13 +5,14 @@
  *   {msg.k}      a coerced field of the client's message: true, false, an integer; a string is escaped like {name}
  *   {info.k}     a top-level member of what the authorization named "info": as {name}
  *   {value.k}    a top-level member of the Redis value of a retained message: as {name}
- *   {value.k:raw}  {info.k:raw}   its JSON text as it stands
+ *   {value.k:raw}  {info.k:raw}  {msg.k:raw}   its JSON text as it stands; :int as above
  *
  * A placeholder is '{', a lower-case letter, letters, digits, '_' and '.', perhaps ":int" or ":raw", '}'. Any other
  * brace is text: JSON's own always are, for what follows them is a quote, a blank or a brace.
  *
  * Variables: room, user, conn, session, ns, node; time (unix seconds), monotonic (seconds with six decimals).
- * An absent variable or member is the empty text, null with :int or :raw.
+ * An absent variable or member is the empty text, null with :int or :raw. So is JSON's null, and a string that is half a
+ * surrogate pair. Of repeated members the last counts; one that is an array or an object has its JSON text.
  */
 #ifndef RC_TEMPLATE_H
 #define RC_TEMPLATE_H
@@ -57,7 +58,7 @@ bool template_uses(const struct template *t, enum template_var var) MUST_CHECK;
 struct template_values {
 	struct slice room, user, conn, session, ns, node;
 	uint64_t time_s, monotonic_us;
-	const struct slice *msg;  /* by field number: raw JSON text (true, 12, "a string") */
+	const struct slice *msg;  /* by field number: raw JSON text (true, 12, "a string"); NULL: none */
 	struct slice info, value; /* raw JSON objects */
 };
 

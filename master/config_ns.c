@@ -8,7 +8,7 @@
 #define ORIGIN_MAX  512
 
 /* "a{room}b" taken apart. */
-struct template
+struct pattern
 {
 	struct slice prefix, suffix;
 	const char *var; /* "{room}", "{conn}", or NULL */
@@ -25,12 +25,12 @@ static bool slice_eq(struct slice a, struct slice b)
 }
 
 /* NULL, or what is wrong with it. */
-static const char *split_template(const char *text, struct template *t)
+static const char *split_pattern(const char *text, struct pattern *t)
 {
 	static const char *const vars[] = {"{room}", "{conn}"};
 	const char *open = strchr(text, '{');
 
-	*t = (struct template){.prefix = slice_of(text), .suffix = slice_of("")};
+	*t = (struct pattern){.prefix = slice_of(text), .suffix = slice_of("")};
 	for (size_t i = 0; open != NULL && i < ARRAY_LEN(vars); i++)
 		if (strncmp(open, vars[i], strlen(vars[i])) == 0)
 			t->var = vars[i];
@@ -60,7 +60,7 @@ static const char *check_name(const char *name)
 	return NULL;
 }
 
-static const char *check_path(const char *path, const struct template *t)
+static const char *check_path(const char *path, const struct pattern *t)
 {
 	if (path[0] != '/')
 		return "a path begins with /";
@@ -82,7 +82,7 @@ static const char *check_path(const char *path, const struct template *t)
 static void build_path(struct scan_doc *doc, const struct scan_section *sec, struct cfg_namespace *ns)
 {
 	const char *path = build_value(sec, "path"), *room = build_value(sec, "room"), *wrong;
-	struct template t;
+	struct pattern t;
 
 	if (room != NULL && strcmp(room, "{conn}") != 0)
 		build_problem(doc, sec, "room",
@@ -92,7 +92,7 @@ static void build_path(struct scan_doc *doc, const struct scan_section *sec, str
 			build_problem(doc, sec, "path", "is missing");
 		return;
 	}
-	wrong = split_template(path, &t);
+	wrong = split_pattern(path, &t);
 	if (wrong == NULL)
 		wrong = check_path(path, &t);
 	if (wrong != NULL) {
@@ -107,7 +107,7 @@ static void build_path(struct scan_doc *doc, const struct scan_section *sec, str
 	ns->path_suffix = build_strndup(doc, t.suffix.p, t.suffix.len);
 }
 
-static const char *check_channel(const char *text, const struct template *t, enum cfg_room room)
+static const char *check_channel(const char *text, const struct pattern *t, enum cfg_room room)
 {
 	if (*text == '\0')
 		return "is empty";
@@ -127,7 +127,7 @@ static const char *check_channel(const char *text, const struct template *t, enu
 static void build_channel(struct scan_doc *doc, const struct scan_section *sec, struct cfg_namespace *ns)
 {
 	const char *text = build_value(sec, "redis_channel"), *wrong;
-	struct template t;
+	struct pattern t;
 
 	if (ns->path == NULL || ns->name == NULL || (text == NULL && scan_find(sec, "redis_channel") != NULL))
 		return;
@@ -143,7 +143,7 @@ static void build_channel(struct scan_doc *doc, const struct scan_section *sec, 
 		ns->redis_suffix = build_strdup(doc, "");
 		return;
 	}
-	wrong = split_template(text, &t);
+	wrong = split_pattern(text, &t);
 	if (wrong == NULL)
 		wrong = check_channel(text, &t, ns->room);
 	if (wrong != NULL) {
