@@ -98,8 +98,9 @@ static void gap(struct worker *w, uint16_t ns_id)
 	}
 }
 
-void control_handle(struct worker *w, const struct rec *h, struct slice room)
+void control_handle(struct worker *w, const struct rec *h, struct slice room, struct slice payload)
 {
+	(void)payload;
 	switch ((enum rec_type)h->type) {
 	case REC_SUBSCRIBED:
 		subscribed(w, h, room);

@@ -282,7 +282,7 @@ static uint64_t read_batch(struct worker *w, uint64_t pos, struct rec *h, bool *
 		else if (h->type == REC_ANSWER && is_for_us(w, h)) {
 			/* Of no order with what clients get: an HTTP publisher shall not wait for the
 			 * fan-out, nor cut the batch in pieces. */
-			control_handle(w, h, (struct slice){0});
+			control_handle(w, h, (struct slice){0}, (struct slice){0});
 		} else if (is_for_us(w, h)) {
 			*control = true;
 			return pos;
@@ -304,7 +304,9 @@ bool fanout_turn(struct worker *w)
 	send_batch(w);
 	own_seen(w);
 	if (control) {
-		control_handle(w, &h, rec_room(&h, ring_at(&w->ring, f->done)));
+		const uint8_t *at = ring_at(&w->ring, f->done);
+
+		control_handle(w, &h, rec_room(&h, at), rec_payload(&h, at));
 		f->done += h.len;
 	}
 	slot_beat(&w->slot);

@@ -74,20 +74,21 @@ void publish_abandon(struct worker *w, uint32_t request)
 		w->chunking.is_active = false;
 }
 
-/* Control records that did not fit, in order: each as header and room. */
+/* Control records that did not fit, in order: each as header, room and payload. */
 static bool push_overflow(struct worker *w)
 {
 	struct buf *b = &w->control_overflow;
 	size_t used = 0;
 
 	while (used < b->len) {
+		const char *behind = b->p + used + sizeof(struct up_rec);
 		struct up_rec h;
 
 		memcpy(&h, b->p + used, sizeof(h));
-		if (!push(w, &w->slot.control, &h, (struct slice){b->p + used + sizeof(h), h.name_len},
-			  (struct slice){0}))
+		if (!push(w, &w->slot.control, &h, (struct slice){behind, h.name_len},
+			  (struct slice){behind + h.name_len, h.payload}))
 			break;
-		used += sizeof(h) + h.name_len;
+		used += sizeof(h) + h.name_len + h.payload;
 	}
 	if (used > 0)
 		buf_shift(b, used);
@@ -96,19 +97,30 @@ static bool push_overflow(struct worker *w)
 	return b->len == 0;
 }
 
-void publish_control(struct worker *w, enum up_type type, uint16_t ns, struct slice room)
+void publish_control_payload(struct worker *w, const struct up_rec *h, struct slice room,
+			     struct slice payload)
 {
-	struct up_rec h = {.type = (uint8_t)type, .ns = ns, .name_len = (uint8_t)room.len};
+	struct buf *b = &w->control_overflow;
+	struct up_rec copy = *h;
 
-	if (w->control_overflow.len == 0 && push(w, &w->slot.control, &h, room, (struct slice){0}))
+	if (b->len == 0 && push(w, &w->slot.control, h, room, payload))
 		return;
-	/* Bounded by the connections that this worker may hold: each has at most one ADD and one DROP under
-	 * way. */
-	if (buf_put(&w->control_overflow, &h, sizeof(h)) == -1 ||
-	    buf_put(&w->control_overflow, room.p, room.len) == -1) {
+	copy.name_len = (uint8_t)room.len;
+	copy.payload = (uint32_t)payload.len;
+	/* All three or none: half a record would be taken for the beginning of another. */
+	if (buf_reserve(b, sizeof(copy) + room.len + payload.len) == -1 ||
+	    buf_put(b, &copy, sizeof(copy)) == -1 || buf_put(b, room.p, room.len) == -1 ||
+	    buf_put(b, payload.p, payload.len) == -1) {
 		log_event(LOG_ERROR, "no_memory", "msg=\"interest cannot be told to the master; leaving\"");
 		worker_stop(w, 1);
 	}
+}
+
+void publish_control(struct worker *w, enum up_type type, uint16_t ns, struct slice room)
+{
+	struct up_rec h = {.type = (uint8_t)type, .ns = ns};
+
+	publish_control_payload(w, &h, room, (struct slice){0});
 }
 
 void publish_flush(struct worker *w)

@@ -136,8 +136,8 @@ bool worker_records(struct worker *w);
 void worker_tick(struct worker *w);
 void worker_free(struct worker *w);
 
-/* control.c: one control record addressed to this worker (or to all). */
-void control_handle(struct worker *w, const struct rec *h, struct slice room);
+/* control.c: one control record addressed to this worker (or to all). payload.p == NULL: it has none. */
+void control_handle(struct worker *w, const struct rec *h, struct slice room, struct slice payload);
 /* Close some more clients if draining; exit when done. From the tick and after closes. */
 void control_drain_step(struct worker *w);
 
@@ -153,8 +153,15 @@ enum publish_result publish_message(struct worker *w, const struct cfg_namespace
 				    uint32_t request) MUST_CHECK;
 /* The publisher of a BUSY message is gone. */
 void publish_abandon(struct worker *w, uint32_t request);
-/* Interest (UP_ADD, UP_DROP), UP_HELLO, UP_DRAINED: never lost; what does not fit waits in order. */
+/* Interest (UP_ADD, UP_DROP), UP_HELLO, UP_DRAINED: never lost; what does not fit waits in order, in memory
+ * that is bounded by what there is to say: of a connection an ADD and a DROP, its presence, its admission and
+ * its release. */
 void publish_control(struct worker *w, enum up_type type, uint16_t ns, struct slice room);
+/* The same with a payload, of which 16 KiB are allowed, and with the other fields of `h` (len, name_len and
+ * payload are set here). Whoever says more than a client's coming and going asks for looks at
+ * w->control_overflow first. */
+void publish_control_payload(struct worker *w, const struct up_rec *h, struct slice room,
+			     struct slice payload);
 /* Wake the master if it sleeps and something was pushed. Called before the loop blocks. */
 void publish_flush(struct worker *w);
 /* The master made space: send what waits, resume paused connections and the admin side. */

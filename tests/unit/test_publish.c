@@ -293,6 +293,50 @@ static void interest_that_does_not_fit_waits_in_order(void **state)
 	end();
 }
 
+/* Records with a payload wait with it, whole and in order. */
+static unsigned told;
+
+static void on_told(struct rig *rig, const struct up_view *v)
+{
+	char text[64];
+
+	(void)rig;
+	assert_int_equal(v->h.type, UP_PRESENCE);
+	assert_int_equal(v->h.total, told);
+	assert_int_equal(v->room.len, 4);
+	assert_memory_equal(v->room.p, "room", 4);
+	snprintf(text, sizeof(text), "user-%u", told);
+	assert_int_equal(v->payload.len, strlen(text));
+	assert_memory_equal(v->payload.p, text, strlen(text));
+	told++;
+}
+
+static void payloads_that_do_not_fit_wait_in_order(void **state)
+{
+	enum { N = 3000 };
+
+	(void)state;
+	begin();
+	r.hold_control = true;
+	for (uint32_t i = 0; i < N; i++) {
+		struct up_rec h = {.type = UP_PRESENCE, .total = i};
+		char text[64];
+		int len = snprintf(text, sizeof(text), "user-%u", i);
+
+		publish_control_payload(r.w, &h, (struct slice){"room", 4},
+					(struct slice){text, (size_t)len});
+	}
+	assert_true(r.w->control_overflow.len > 0);
+	r.hold_control = false;
+	told = 0;
+	r.on_control = on_told;
+	rig_settle(&r);
+	assert_int_equal(told, N);
+	assert_null(r.w->control_overflow.p);
+	r.on_control = NULL;
+	end();
+}
+
 /* There is room again, but what waits has not been told yet: what comes now stands behind it. */
 static void what_waits_goes_before_what_comes(void **state)
 {
@@ -333,6 +377,7 @@ int main(void)
 		cmocka_unit_test(an_api_message_half_way_up_goes_first),
 		cmocka_unit_test(an_api_client_that_vanishes_half_way),
 		cmocka_unit_test(interest_that_does_not_fit_waits_in_order),
+		cmocka_unit_test(payloads_that_do_not_fit_wait_in_order),
 		cmocka_unit_test(what_waits_goes_before_what_comes),
 	};
 

@@ -286,13 +286,18 @@ uint64_t rig_publish_binary(struct rig *r, struct rig_channel *ch, const void *p
 	return publish_tagged(r, ch, WS_BINARY, p, len, 0);
 }
 
-void rig_control(struct rig *r, const struct rec *h, struct slice room)
+void rig_control_payload(struct rig *r, const struct rec *h, struct slice room, struct slice payload)
 {
 	struct rec copy = *h;
 
 	copy.slot = 0;
 	copy.incarnation = 7;
-	(void)commit(r, &copy, room, (struct slice){0}, 0);
+	(void)commit(r, &copy, room, payload, 0);
+}
+
+void rig_control(struct rig *r, const struct rec *h, struct slice room)
+{
+	rig_control_payload(r, h, room, (struct slice){0});
 }
 
 static void take_control(struct rig *r, const struct up_view *v)
@@ -301,6 +306,8 @@ static void take_control(struct rig *r, const struct up_view *v)
 		.type = REC_SUBSCRIBED, .ns = v->h.ns, .hash = rec_channel_hash(HASH_KEY, v->h.ns, v->room)};
 	struct rig_channel *ch;
 
+	if (r->on_control != NULL)
+		r->on_control(r, v);
 	if (v->h.type == UP_HELLO)
 		r->hellos++;
 	if (v->h.type == UP_DRAINED)

@@ -77,6 +77,8 @@ struct rig {
 	/* Called for each publication that comes up the data uplink, before it is committed. */
 	void (*on_publish)(struct rig *r, struct rig_channel *ch, uint8_t opcode, struct slice payload);
 	void *arg;
+	/* Called for each record of the control uplink, before the rig acts on it. */
+	void (*on_control)(struct rig *r, const struct up_view *v);
 	bool auto_answer; /* REC_ANSWER to requests that want one */
 };
 
@@ -95,6 +97,7 @@ uint64_t rig_publish(struct rig *r, struct rig_channel *ch, const void *p, size_
 uint64_t rig_publish_binary(struct rig *r, struct rig_channel *ch, const void *p, size_t len);
 /* A control record for this worker. */
 void rig_control(struct rig *r, const struct rec *h, struct slice room);
+void rig_control_payload(struct rig *r, const struct rec *h, struct slice room, struct slice payload);
 /* Take what came up. Returns true if there was something. */
 bool rig_uplinks(struct rig *r);
 
