@@ -117,7 +117,7 @@ uint64_t rec_group_hash(uint64_t key, struct slice group);
 /* Bytes of one entry of the targets block. */
 static inline size_t rec_target_size(size_t id_len)
 {
-	return ALIGN_UP(sizeof(struct rec_target) + id_len, (size_t)8);
+	return ALIGN_UP(offsetof(struct rec_target, id) + id_len, (size_t)8);
 }
 
 /* Bytes that a record with this room and payload takes on the ring; targeted: with a block of so many bytes. */

@@ -7,10 +7,10 @@
 #include "tests/model/model.h"
 
 #define MESSAGE_BYTES 128u
-#define MESSAGE_WORDS 3u /* of payload */
+#define MESSAGE_WORDS 2u /* of payload */
 #define RING_BYTES    (2 * MESSAGE_BYTES)
 #define RING_START    RING_BYTES
-#define PAYLOAD_OFF   104u /* header 88, room 0, frame header 16 */
+#define PAYLOAD_OFF   112u /* header 96, room 0, frame header 16 */
 
 extern struct ring_hdr message_ring_hdr;
 extern _Atomic uint64_t message_region[RING_BYTES / 8];

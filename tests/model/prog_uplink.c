@@ -11,11 +11,12 @@
 #include "shm/uplink.h"
 #include "tests/model/programs.h"
 
-#define REGION_MAX 256u
+#define REGION_MAX  256u
+#define LARGE_WORDS 11u
 
 static struct plan {
 	unsigned n_records,
-		large; /* records have 32 bytes, but number `large` 64: as many as the smallest ring */
+		large; /* records have 48 bytes, but number `large` 128: as many as the smallest ring */
 	uint64_t size;
 	bool naps; /* the master sleeps, else it spins */
 } plan;
@@ -59,7 +60,7 @@ static void checkpoint(unsigned tag, uint64_t a, uint64_t b)
 /* Words of payload. */
 static unsigned words(unsigned i)
 {
-	return i == plan.large ? 5 : 1;
+	return i == plan.large ? LARGE_WORDS : 1;
 }
 
 static uint64_t word(unsigned i, unsigned k)
@@ -71,7 +72,7 @@ static bool push(unsigned i)
 {
 	struct up_rec h = {
 		.type = UP_PUBLISH, .ns = (uint16_t)(i + 1), .total = 0x100 + i, .request = 0x200 + i};
-	uint64_t payload[5];
+	uint64_t payload[LARGE_WORDS];
 
 	for (unsigned k = 0; k < words(i); k++)
 		payload[k] = word(i, k);
@@ -180,13 +181,13 @@ static void setup_nap(void)
 
 static void setup_starving(void)
 {
-	plan = (struct plan){.n_records = 4, .large = 2, .size = 64};
+	plan = (struct plan){.n_records = 4, .large = 2, .size = 128};
 	setup();
 }
 
 static void setup_both(void)
 {
-	plan = (struct plan){.n_records = 2, .large = 1, .size = 64, .naps = true};
+	plan = (struct plan){.n_records = 2, .large = 1, .size = 128, .naps = true};
 	setup();
 }
 

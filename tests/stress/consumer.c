@@ -64,10 +64,10 @@ static bool must_die(const struct self *s)
 static void push_up(struct self *s, bool want)
 {
 	struct up_rec h = {.type = UP_PUBLISH, .ns = 1, .total = (uint32_t)(s->last_up + 1)};
-	uint64_t payload = s->last_up + 1, one = 1;
+	uint64_t payload[UP_WORDS] = {s->last_up + 1, 0, s->last_up + 1}, one = 1;
 
-	if (!uplink_push(&s->slot.data, &h, (struct slice){0}, (struct slice){(const char *)&payload, 8},
-			 want))
+	if (!uplink_push(&s->slot.data, &h, (struct slice){0},
+			 (struct slice){(const char *)payload, sizeof(payload)}, want))
 		return;
 	s->last_up++;
 	if (globals_must_wake(s->c->globals, &s->nap) && write(s->c->master_wake_fd, &one, sizeof(one)) == -1)

@@ -29,8 +29,8 @@ uint32_t content_len(unsigned channel, uint64_t seq)
 	uint64_t state = seed_of(channel, seq), r = random_next(&state);
 	uint32_t len = (uint32_t)((r >> 8) % (r % 16 == 0 ? PAYLOAD_MAX : r % 4 == 0 ? 700 : 130));
 
-	/* Multiples of STEP_BYTES in all: header, room of 16, frame header of 16, payload. */
-	return stress.threads ? (uint32_t)ALIGN_UP(len + 120, STEP_BYTES) - 120 : len;
+	/* Multiples of STEP_BYTES in all. */
+	return stress.threads ? (uint32_t)ALIGN_UP(len + HEAD_BYTES, STEP_BYTES) - HEAD_BYTES : len;
 }
 
 void content_fill(unsigned channel, uint64_t seq, uint8_t *dst, uint32_t len)

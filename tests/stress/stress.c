@@ -236,10 +236,11 @@ static void drain_uplink(unsigned i)
 	bool is_starving = false;
 
 	while ((p = uplink_peek(&w->slot.data, w->up_pos, &v)) == UP_RECORD) {
-		uint64_t payload;
+		uint64_t payload[UP_WORDS];
 
-		memcpy(&payload, v.payload.p, sizeof(payload));
-		if (v.payload.len != 8 || payload != ++w->up_seen || v.h.total != (uint32_t)payload)
+		memcpy(payload, v.payload.p, sizeof(payload));
+		if (v.payload.len != sizeof(payload) || payload[0] != ++w->up_seen ||
+		    payload[UP_WORDS - 1] != payload[0] || v.h.total != (uint32_t)payload[0])
 			wrong("an uplink record is lost, repeated or torn", i);
 		w->up_pos = v.end;
 		n_up++;
@@ -388,7 +389,7 @@ static void commit(uint8_t type, unsigned channel, uint64_t arg0, uint64_t arg1)
 static void publish(void)
 {
 	unsigned channel = (unsigned)random_next(&rng) % CHANNELS;
-	uint32_t len = (uint32_t)(120 + content_len(channel, seq[channel] + 1));
+	uint32_t len = (uint32_t)(HEAD_BYTES + content_len(channel, seq[channel] + 1));
 
 	while (stress.threads && (ring.head & ring.mask) + len > ring.size && !is_wrong)
 		commit(REC_FILLER, channel, 0, 0);

@@ -20,7 +20,9 @@
 #define PAYLOAD_MAX 6000u
 #define REC_FILLER  100u /* a record for nobody: fills up a lap in the thread build */
 #define REC_END     101u /* for all: no more comes. arg: messages of channels 0 | 1, 2 | 3, as 32-bit halves */
+#define HEAD_BYTES  128u /* before the payload: header 96, room padded to 16, frame header 16 */
 #define STEP_BYTES  128u /* the thread build's records are multiples of it */
+#define UP_WORDS    3u   /* payload of an uplink record, which then has 64 bytes: none wraps */
 
 struct stress_options {
 	bool threads;

@@ -34,13 +34,18 @@ static void size_counts_every_part(void **state)
 {
 	(void)state;
 	assert_int_equal(rec_size(0, 0), 112); /* 96 + 16 */
-	assert_int_equal(rec_size(0, 8), 112);
-	assert_int_equal(rec_size(0, 9), 128);
-	assert_int_equal(rec_size(1, 0), 112);
-	assert_int_equal(rec_size(8, 1), 128);
-	assert_int_equal(rec_size(9, 8), 128);
-	assert_int_equal(rec_size(9, 9), 144);
+	assert_int_equal(rec_size(0, 1), 128);
+	assert_int_equal(rec_size(0, 16), 128);
+	assert_int_equal(rec_size(0, 17), 144);
+	assert_int_equal(rec_size(1, 0), 128);
+	assert_int_equal(rec_size(8, 8), 128);
+	assert_int_equal(rec_size(8, 9), 144);
+	assert_int_equal(rec_size(9, 0), 128);
+	assert_int_equal(rec_size(9, 1), 144);
 	assert_int_equal(rec_size(0, 16u << 20), (16u << 20) + 112);
+	assert_int_equal(rec_size_targeted(0, 0, 8), rec_size(0, 8));
+	assert_int_equal(rec_size_targeted(0, 8, 8), 128);
+	assert_int_equal(rec_size_targeted(1, 24, 9), 160);
 }
 
 static void bytes_of_a_record_are_exact(void **state)
@@ -111,8 +116,107 @@ static void control_has_no_frame(void **state)
 	assert_true(rec_peek(&g.reader, pos, &copy));
 	assert_int_equal(copy.frame_len, 0);
 	assert_int_equal(copy.frame_off, 0);
+	assert_null(rec_payload(&copy, ring_at(&g.reader, pos)).p);
+	assert_int_equal(copy.targets_len, 0);
 	assert_int_equal(copy.type, REC_SUBSCRIBED);
 	assert_memory_equal(rec_room(&copy, ring_at(&g.reader, pos)).p, "room", 4);
+	rig_close(&g);
+}
+
+/* One entry of a targets block; returns the bytes it took. */
+static size_t put_target(uint8_t *at, uint64_t hash, uint16_t kind, const char *id)
+{
+	struct rec_target t = {.hash = hash, .kind = kind, .len = (uint16_t)strlen(id)};
+
+	memset(at, 0, rec_target_size(t.len));
+	memcpy(at, &t, offsetof(struct rec_target, id));
+	memcpy(at + offsetof(struct rec_target, id), id, t.len);
+	return rec_target_size(t.len);
+}
+
+static void targets_stand_between_room_and_payload(void **state)
+{
+	static const char *ids[] = {"1", "1234", "12345", "", "a group"};
+	_Alignas(8) uint8_t block[256];
+	struct slice targets = {(const char *)block, 0}, payload;
+	struct rec h = {.type = REC_PUBLICATION, .opcode = WS_TEXT, .flags = REC_TARGETED}, copy;
+	size_t off = 0;
+	struct shm_rig g;
+	uint64_t pos;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(ids); i++)
+		targets.len += put_target(block + targets.len, 100 + i,
+					  i < 4 ? REC_TARGET_USER : REC_TARGET_GROUP, ids[i]);
+	assert_int_equal(targets.len, 16 + 16 + 24 + 16 + 24); /* 12 and the id, in steps of 8 */
+	rig_open(&g, SIZE, SIZE);
+	pos = rec_commit_targeted(&g.producer, g.producer.head, &h, (struct slice){"room", 4}, targets,
+				  (struct slice){"payload", 7}, 0);
+	assert_true(rec_peek(&g.reader, pos, &copy));
+	assert_int_equal(copy.flags, REC_TARGETED);
+	assert_int_equal(copy.targets_len, targets.len);
+	assert_int_equal(copy.len, rec_size_targeted(4, targets.len, 7));
+	assert_memory_equal(rec_room(&copy, ring_at(&g.reader, pos)).p, "room", 4);
+	assert_int_equal(rec_targets(&copy, ring_at(&g.reader, pos)).len, targets.len);
+	assert_memory_equal(rec_targets(&copy, ring_at(&g.reader, pos)).p, block, targets.len);
+	payload = rec_payload(&copy, ring_at(&g.reader, pos));
+	assert_int_equal(payload.len, 7);
+	assert_memory_equal(payload.p, "payload", 7);
+	assert_memory_equal(ring_at(&g.reader, pos) + copy.frame_off, "\x81\x07payload", 9);
+	targets = rec_targets(&copy, ring_at(&g.reader, pos));
+	for (size_t i = 0; i < ARRAY_LEN(ids); i++) {
+		const struct rec_target *t = rec_target_next(targets, &off);
+
+		assert_non_null(t);
+		assert_int_equal(t->hash, 100 + i);
+		assert_int_equal(t->kind, i < 4 ? REC_TARGET_USER : REC_TARGET_GROUP);
+		assert_int_equal(t->len, strlen(ids[i]));
+		assert_memory_equal(t->id, ids[i], t->len);
+	}
+	assert_null(rec_target_next(targets, &off));
+	rig_close(&g);
+}
+
+/* What a reader may meet in memory that is being reclaimed. */
+static void walk_of_targets_never_leaves_the_block(void **state)
+{
+	_Alignas(8) uint8_t block[64];
+	size_t off, full = put_target(block, 1, REC_TARGET_USER, "0123456789");
+
+	(void)state;
+	assert_int_equal(full, 24);
+	for (size_t len = 0; len < full; len++) {
+		off = 0;
+		assert_null(rec_target_next((struct slice){(const char *)block, len}, &off));
+		assert_int_equal(off, 0);
+	}
+	off = 0;
+	assert_non_null(rec_target_next((struct slice){(const char *)block, full}, &off));
+	assert_null(rec_target_next((struct slice){(const char *)block, full}, &off));
+	((struct rec_target *)block)->len = UINT16_MAX;
+	off = 0;
+	assert_null(rec_target_next((struct slice){(const char *)block, sizeof(block)}, &off));
+}
+
+static void payload_of_any_length_is_found(void **state)
+{
+	static const size_t lens[] = {0, 1, 125, 126, 65535, 65536};
+	struct shm_rig g;
+
+	(void)state;
+	rig_open(&g, 1 << 18, 1 << 18);
+	for (size_t i = 0; i < ARRAY_LEN(lens); i++) {
+		uint64_t pos = put(&g, g.producer.head, i, lens[i], 0);
+		struct slice payload;
+		struct rec h;
+
+		assert_true(rec_peek(&g.reader, pos, &h));
+		payload = rec_payload(&h, ring_at(&g.reader, pos));
+		assert_non_null(payload.p);
+		assert_int_equal(payload.len, lens[i]);
+		for (size_t b = 0; b < payload.len; b++)
+			assert_int_equal(payload.p[b], 'p');
+	}
 	rig_close(&g);
 }
 
@@ -159,11 +263,11 @@ static void predecessor_reclaimed_by_the_same_commit(void **state)
 	assert_int_equal(h.next, 0);
 	assert_int_equal(h.len, SIZE - 16);
 	for (uint32_t i = 0; i < big - 16; i++)
-		assert_int_equal(ring_at(&g.reader, b)[104 + i], 'p');
+		assert_int_equal(ring_at(&g.reader, b)[112 + i], 'p');
 
 	/* And one that only just survives is linked. */
 	a = put(&g, g.producer.head, 0, 8, 0);
-	b = put(&g, a, 0, big - 112, a);
+	b = put(&g, a, 0, big - 128, a);
 	assert_int_equal(g.producer.head, a + SIZE);
 	assert_int_equal(ring_reclaim(&g.reader), a);
 	assert_true(rec_next(&g.reader, a, &next));
@@ -171,7 +275,7 @@ static void predecessor_reclaimed_by_the_same_commit(void **state)
 	rig_close(&g);
 }
 
-/* Records of 112 bytes fill the ring; the reader looks at one while it is reclaimed. */
+/* Records of 128 bytes fill the ring; the reader looks at one while it is reclaimed. */
 static void copies_are_valid_until_reclaimed(void **state)
 {
 	struct shm_rig g;
@@ -181,15 +285,15 @@ static void copies_are_valid_until_reclaimed(void **state)
 	(void)state;
 	rig_open(&g, SIZE, SIZE);
 	first = put(&g, g.producer.head, 0, 8, 0);
-	for (unsigned i = 1; i < SIZE / 112; i++)
+	for (unsigned i = 1; i < SIZE / 128; i++)
 		put(&g, first, 0, 8, 0);
-	assert_true(ring_space(&g.producer, first) < 112);
+	assert_true(ring_space(&g.producer, first) < 128);
 	assert_true(rec_peek(&g.reader, first, &h));
-	assert_true(rec_copy(&g.reader, first, 104, payload, 8));
+	assert_true(rec_copy(&g.reader, first, 112, payload, 8));
 	assert_memory_equal(payload, "pppppppp", 8);
 	put(&g, g.producer.head, 0, 8, 0);
 	/* Not one byte of its payload is overwritten yet, but it may be. */
-	assert_false(rec_copy(&g.reader, first, 104, payload, 8));
+	assert_false(rec_copy(&g.reader, first, 112, payload, 8));
 	assert_false(rec_peek(&g.reader, first, &h));
 	rig_close(&g);
 }
@@ -214,7 +318,7 @@ static void catch_up_visits_its_own_channel_only(void **state)
 		if (first == 0)
 			first = pos;
 	}
-	assert_true(g.producer.head - first > (uint64_t)ALL * 112);
+	assert_true(g.producer.head - first > (uint64_t)ALL * 128);
 	for (pos = first; pos != 0; pos = next) {
 		struct rec h;
 
@@ -238,17 +342,40 @@ static void hash_knows_key_namespace_and_room(void **state)
 	assert_int_not_equal(rec_channel_hash(1, 2, none), rec_channel_hash(1, 3, none));
 }
 
+static void hashes_of_users_groups_and_channels_differ(void **state)
+{
+	struct slice a = {"a", 1}, b = {"b", 1};
+
+	(void)state;
+	assert_int_equal(rec_user_hash(1, 2, a), rec_user_hash(1, 2, a));
+	assert_int_not_equal(rec_user_hash(1, 2, a), rec_user_hash(1, 2, b));
+	assert_int_not_equal(rec_user_hash(1, 2, a),
+			     rec_user_hash(1, 3, a)); /* a user is one of a namespace */
+	assert_int_not_equal(rec_user_hash(1, 2, a), rec_user_hash(2, 2, a));
+	assert_int_not_equal(rec_user_hash(1, 2, a), rec_channel_hash(1, 2, a));
+	assert_int_not_equal(rec_group_hash(1, a), rec_group_hash(2, a));
+	assert_int_not_equal(rec_group_hash(1, a), rec_group_hash(1, b));
+	for (uint16_t ns = 0; ns < 64; ns++) {
+		assert_int_not_equal(rec_group_hash(1, a), rec_user_hash(1, ns, a));
+		assert_int_not_equal(rec_group_hash(1, a), rec_channel_hash(1, ns, a));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(size_counts_every_part),
 		cmocka_unit_test(bytes_of_a_record_are_exact),
 		cmocka_unit_test(control_has_no_frame),
+		cmocka_unit_test(targets_stand_between_room_and_payload),
+		cmocka_unit_test(walk_of_targets_never_leaves_the_block),
+		cmocka_unit_test(payload_of_any_length_is_found),
 		cmocka_unit_test(chain_is_linked),
 		cmocka_unit_test(predecessor_reclaimed_by_the_same_commit),
 		cmocka_unit_test(copies_are_valid_until_reclaimed),
 		cmocka_unit_test(catch_up_visits_its_own_channel_only),
 		cmocka_unit_test(hash_knows_key_namespace_and_room),
+		cmocka_unit_test(hashes_of_users_groups_and_channels_differ),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

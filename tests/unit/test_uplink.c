@@ -10,7 +10,16 @@
 static bool push(struct shm_rig *g, size_t name_len, size_t payload_len, bool want)
 {
 	static const char bytes[SIZE] = "the bytes";
-	struct up_rec h = {.type = UP_PUBLISH, .opcode = 2, .ns = 3, .total = 4, .request = 5, .source = 6};
+	struct up_rec h = {.type = UP_PUBLISH,
+			   .opcode = 2,
+			   .ns = 3,
+			   .total = 4,
+			   .request = 5,
+			   .source = 6,
+			   .flags = 7,
+			   .throttle_key = 8,
+			   .throttle_ms = 9,
+			   .throttle_value = 10};
 
 	return uplink_push(&g->producer, &h, (struct slice){bytes, name_len},
 			   (struct slice){bytes, payload_len}, want);
@@ -35,6 +44,10 @@ static void what_goes_up_comes_out(void **state)
 			assert_int_equal(v.h.total, 4);
 			assert_int_equal(v.h.request, 5);
 			assert_int_equal(v.h.source, 6);
+			assert_int_equal(v.h.flags, 7);
+			assert_int_equal(v.h.throttle_key, 8);
+			assert_int_equal(v.h.throttle_ms, 9);
+			assert_int_equal(v.h.throttle_value, 10);
 			assert_int_equal(v.room.len, name);
 			assert_int_equal(v.payload.len, payload);
 			assert_memory_equal(v.room.p, "the bytes\0\0\0", name);
@@ -55,14 +68,14 @@ static void full_is_full_to_the_byte(void **state)
 
 	(void)state;
 	rig_open(&g, SIZE, SIZE);
-	assert_true(push(&g, 0, SIZE - 32 - 24, false)); /* SIZE - 32 */
-	assert_false(push(&g, 0, 24, false));            /* 48: one alignment too much */
-	assert_true(push(&g, 0, 8, false));              /* 32 */
+	assert_true(push(&g, 0, SIZE - 48 - 40, false)); /* SIZE - 48 */
+	assert_false(push(&g, 0, 24, false));            /* 64: one alignment too much */
+	assert_true(push(&g, 0, 8, false));              /* 48 */
 	assert_false(push(&g, 0, 0, false));
 	assert_int_equal(g.producer.hdr->starving, 0); /* nobody wanted to be told */
 	assert_int_equal(uplink_peek(&g.reader, SIZE, &v), UP_RECORD);
 	assert_false(uplink_release(&g.reader, v.end));
-	assert_true(push(&g, 0, SIZE - 32 - 24, false));
+	assert_true(push(&g, 0, SIZE - 48 - 40, false));
 	rig_close(&g);
 }
 
@@ -72,10 +85,10 @@ static void never_fits(void **state)
 
 	(void)state;
 	rig_open(&g, SIZE, SIZE);
-	assert_true(push(&g, 0, SIZE - 24, false)); /* the whole ring */
+	assert_true(push(&g, 0, SIZE - 40, false)); /* the whole ring */
 	rig_close(&g);
 	rig_open(&g, SIZE, SIZE);
-	assert_false(push(&g, 0, SIZE - 23, true)); /* one byte more */
+	assert_false(push(&g, 0, SIZE - 39, true)); /* one byte more */
 	assert_int_equal(ring_head(&g.reader), SIZE);
 	rig_close(&g);
 }
@@ -110,21 +123,22 @@ static void nonsense_is_broken(void **state)
 		uint8_t name_len;
 		enum up_peek verdict;
 	} v[] = {
-		{32, 8, 0, UP_RECORD},
-		{32, 0, 8, UP_RECORD},
-		{32, 0, 1, UP_RECORD},
+		{48, 8, 0, UP_RECORD},
+		{48, 0, 8, UP_RECORD},
+		{48, 0, 1, UP_RECORD},
 		{0, 0, 0, UP_BROKEN},
 		{16, 0, 0, UP_BROKEN},
-		{24, 0, 0, UP_BROKEN},
-		{33, 0, 0, UP_BROKEN},
-		{31, 0, 0, UP_BROKEN},
-		{32, 9, 0, UP_BROKEN},
-		{32, 0, 9, UP_BROKEN},
-		{32, 1, 1, UP_BROKEN},
-		{48, 0, 0, UP_BROKEN},
-		{32, UINT32_MAX, 0, UP_BROKEN},
-		{32, UINT32_MAX - 23, 0, UP_BROKEN},
-		{32, UINT32_MAX - 31, 255, UP_BROKEN},
+		{32, 0, 0, UP_BROKEN},
+		{40, 0, 0, UP_BROKEN},
+		{49, 0, 0, UP_BROKEN},
+		{47, 0, 0, UP_BROKEN},
+		{48, 9, 0, UP_BROKEN},
+		{48, 0, 9, UP_BROKEN},
+		{48, 1, 1, UP_BROKEN},
+		{64, 0, 0, UP_BROKEN},
+		{48, UINT32_MAX, 0, UP_BROKEN},
+		{48, UINT32_MAX - 39, 0, UP_BROKEN},
+		{48, UINT32_MAX - 47, 255, UP_BROKEN},
 		{UINT32_MAX, 0, 0, UP_BROKEN},
 		{UINT32_MAX - 15, 0, 0, UP_BROKEN},
 		{UINT32_MAX & ~15u, UINT32_MAX, 255, UP_BROKEN},
