@@ -1,6 +1,7 @@
 #include "common/room.h"
 
 #include "common/config.h"
+#include "common/percent.h"
 #include "common/utf8.h"
 
 /* C1 controls are C2 80 .. C2 9F; being a pair of bytes they can't be told from one byte alone. */
@@ -24,35 +25,12 @@ bool room_is_valid(struct slice room)
 	return utf8_is_valid(room.p, room.len);
 }
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 0x20;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 size_t room_from_segment(struct slice segment, char *dst)
 {
-	size_t n = 0, i = 0;
-	int hi, lo;
+	ssize_t n = percent_decode(segment, false, dst, CFG_ROOM_MAX);
 
-	while (i < segment.len) {
-		if (n == CFG_ROOM_MAX)
-			return 0;
-		if (segment.p[i] != '%') {
-			dst[n++] = segment.p[i++];
-			continue;
-		}
-		if (segment.len - i < 3)
-			return 0;
-		hi = hex_digit(segment.p[i + 1]);
-		lo = hex_digit(segment.p[i + 2]);
-		if (hi < 0 || lo < 0)
-			return 0;
-		dst[n++] = (char)(hi << 4 | lo);
-		i += 3;
-	}
+	if (n <= 0)
+		return 0;
 	dst[n] = '\0';
-	return room_is_valid((struct slice){dst, n}) ? n : 0;
+	return room_is_valid((struct slice){dst, (size_t)n}) ? (size_t)n : 0;
 }

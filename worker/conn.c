@@ -11,6 +11,8 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "worker/admission.h"
+#include "worker/auth.h"
 #include "worker/input.h"
 #include "worker/output.h"
 #include "worker/worker.h"
@@ -170,7 +172,7 @@ void conn_ext_trim(struct conn *c)
 		buf_free(&x->out);
 	if (x->in.len == 0)
 		buf_free(&x->in);
-	if (x->ws != NULL || x->http != NULL || x->in.len > 0 || x->out.len > 0 || x->has_pong ||
+	if (x->ws != NULL || x->http != NULL || x->admission != NULL || x->in.len > 0 || x->out.len > 0 || x->has_pong ||
 	    x->partial != NULL || (c->flags & (CONN_BEHIND | CONN_PAUSED)) != 0)
 		return;
 	free(x);
@@ -187,6 +189,7 @@ static void free_ext(struct worker *w, struct conn *c)
 	behind_leave(w, c, false);
 	ws_reset(w->ws_pool, &x->ws);
 	free(x->http);
+	admission_free(x->admission);
 	buf_free(&x->in);
 	buf_free(&x->out);
 	free(x);
@@ -294,9 +297,11 @@ static void leave_service(struct worker *w, struct conn *c, uint16_t code, bool 
 	}
 }
 
-/* HANDSHAKE or JOINING is over. */
+/* HANDSHAKE, AUTHORIZING or JOINING is over: whatever it waited for does not find it any more. */
 static void leave_handshake(struct worker *w, struct conn *c)
 {
+	auth_forget(w, c);
+	user_leave(w, c);
 	channel_leave(w, c);
 	w->conns.n_handshaking--;
 	count_set(&w->count->handshaking, w->conns.n_handshaking);
@@ -343,6 +348,29 @@ void conn_linger(struct worker *w, struct conn *c)
 	c->flags = CONN_CLOSE_SENT | CONN_CLOSE_SEEN | CONN_SHUT;
 	set_timer(w, c, REFUSED_LINGER_MS);
 	conn_arm(w, c);
+}
+
+void conn_reject(struct worker *w, struct conn *c, struct slice answer, uint16_t code, const char *reason)
+{
+	struct buf in = {0};
+	uint32_t gen = c->gen;
+
+	leave_handshake(w, c);
+	if (c->ext != NULL) {
+		in = c->ext->in;
+		c->ext->in = (struct buf){0};
+		admission_free(c->ext->admission);
+		c->ext->admission = NULL;
+	}
+	c->state = CONN_CLOSING;
+	c->close_code = code;
+	c->flags = CONN_CLOSE_SENT;
+	set_timer(w, c, w->config->limits.close_linger != 0 ? w->config->limits.close_linger : 1);
+	if (output_bytes(w, c, answer.p, answer.len))
+		output_close(w, c, code, reason);
+	if (c->gen == gen)
+		input_early(w, c, (struct slice){in.p, in.len});
+	buf_free(&in);
 }
 
 void conn_close(struct worker *w, struct conn *c, uint16_t code, const char *reason)
@@ -410,7 +438,7 @@ void conn_expired(struct worker *w, struct conn *c)
 	case CONN_HANDSHAKE:
 	case CONN_AUTHORIZING:
 	case CONN_JOINING:
-		input_refuse(w, c, 408, "timeout");
+		admission_expired(w, c);
 		break;
 	case CONN_OPEN:
 		expired_open(w, c);

@@ -10,7 +10,8 @@
  *        +----------------+<--------------------+<------------------+<---------------- CLOSING
  *
  *   HANDSHAKE    bounded by handshake_timeout (from accept, no byte resets it)
- *   AUTHORIZING  the hook has been asked (auth.h); bounded by handshake_timeout
+ *   AUTHORIZING  the hook has been asked (admission.h); bounded by handshake_timeout. Refused: ended as in HANDSHAKE,
+ *                or (accept-then-close) 101 and Close, hence CLOSING
  *   JOINING      the 101 waits for the master's REC_SUBSCRIBED; bounded by handshake_timeout
  *   OPEN       member of a channel; ping_interval / pong_timeout, idle_timeout
  *   CLOSING    no member any more; a Close is on its way or answered; bounded by close_linger, then RST
@@ -29,6 +30,7 @@ struct worker;
 struct ws_in;
 struct http_parser;
 struct partial;
+struct admission;
 
 #define CONN_NONE         UINT32_MAX
 #define CONN_SEGMENT_BITS 10u
@@ -79,6 +81,7 @@ struct conn_ext {
 	struct ws_in *ws;         /* unfinished input (ws.h) */
 	uint32_t ws_since;        /* ms when it began */
 	struct http_parser *http; /* HANDSHAKE */
+	struct admission *admission; /* AUTHORIZING, and JOINING before the channel is asked for */
 	struct buf in;            /* HANDSHAKE: the head so far. Later: bytes behind a held message */
 	struct buf out;           /* control frames and replies not yet taken */
 	size_t out_off;
@@ -151,6 +154,10 @@ void conn_drop(struct worker *w, struct conn *c, bool rst, uint16_t code);
  * peer ends too, for a second at most: input left unread would make close() send a RST that overtakes the
  * answer. */
 void conn_linger(struct worker *w, struct conn *c);
+
+/* Refused, but after the upgrade: `answer` is the 101, a Close with `code` and `reason` follows. Never a member; then as
+ * in conn_close(). */
+void conn_reject(struct worker *w, struct conn *c, struct slice answer, uint16_t code, const char *reason);
 
 /* Bytes came from the peer. */
 void conn_heard(struct worker *w, struct conn *c);

@@ -6,6 +6,8 @@
 #include <strings.h>
 
 #include "common/base64.h"
+#include "common/integer.h"
+#include "common/percent.h"
 #include "common/room.h"
 
 #define KEY_LEN    24 /* base64 of 16 bytes */
@@ -142,6 +144,19 @@ static int refuse(struct handshake *out, int status, const char *reason)
 	return status;
 }
 
+/* {room:int}: the application's own int() decides what is one, so that its URLs go on to work. */
+static bool integer_room(struct slice segment, struct handshake *out)
+{
+	char text[3 * CFG_ROOM_MAX];
+	ssize_t n = percent_decode(segment, false, text, sizeof(text));
+
+	if (n <= 0)
+		return false;
+	out->room_len = (uint16_t)integer_canonical((struct slice){text, (size_t)n}, out->room, CFG_ROOM_MAX);
+	out->room[out->room_len] = '\0';
+	return out->room_len != 0;
+}
+
 /* Which namespace and room the path names. */
 static int check_path(const struct config *c, const struct http_parser *p, const char *buf,
 		      struct handshake *out)
@@ -154,6 +169,8 @@ static int check_path(const struct config *c, const struct http_parser *p, const
 		return refuse(out, unknown, "no_namespace");
 	if (segment.len == 0)
 		return 0;
+	if (out->ns->room_is_int)
+		return integer_room(segment, out) ? 0 : refuse(out, 403, "bad_room");
 	out->room_len = (uint16_t)room_from_segment(segment, out->room);
 	return out->room_len != 0 ? 0 : refuse(out, 400, "bad_room");
 }
@@ -183,6 +200,7 @@ int handshake_check(const struct config *c, const struct http_parser *p, const c
 
 	out->ns = NULL;
 	out->reason = NULL;
+	out->is_bearer = false;
 	out->room_len = 0;
 	out->room[0] = '\0';
 	if (p->method != HTTP_GET)
@@ -201,11 +219,12 @@ size_t handshake_response(char *dst, size_t size, const struct handshake *h)
 	static const char head[] =
 		"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 		"Sec-WebSocket-Accept: ";
-	static const char tail[] = "\r\n\r\n";
-	const size_t head_len = sizeof(head) - 1, tail_len = sizeof(tail) - 1;
+	static const char plain[] = "\r\n\r\n", bearer[] = "\r\nSec-WebSocket-Protocol: bearer\r\n\r\n";
+	const char *tail = h->is_bearer ? bearer : plain;
+	const size_t head_len = sizeof(head) - 1, tail_len = strlen(tail);
 	const size_t len = head_len + HANDSHAKE_ACCEPT_LEN + tail_len;
 
-	_Static_assert(sizeof(head) + HANDSHAKE_ACCEPT_LEN + sizeof(tail) <= HANDSHAKE_RESPONSE_SIZE,
+	_Static_assert(sizeof(head) + HANDSHAKE_ACCEPT_LEN + sizeof(bearer) <= HANDSHAKE_RESPONSE_SIZE,
 		       "size in the header");
 	if (size < len)
 		return 0;
@@ -255,8 +274,8 @@ size_t handshake_refusal(char *dst, size_t size, int status)
 		if (answers[i].status == status)
 			headers = answers[i].headers;
 	}
-	/* Every refusal says "close" and nothing else, 426 too: the connection ends, so there is no hop to protect by
-	 * naming Upgrade in Connection as well. */
+	/* Every refusal says "close" and nothing else, 426 too: the connection ends, so there is no hop to
+	 * protect by naming Upgrade in Connection as well. */
 	n = snprintf(dst, size, "HTTP/1.1 %d %s\r\n%sContent-Length: 0\r\nConnection: close\r\n\r\n", status,
 		     handshake_phrase(status), headers);
 	return n > 0 && (size_t)n < size ? (size_t)n : 0;

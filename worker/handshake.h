@@ -2,7 +2,8 @@
  * answer.
  *
  * Worker process only; pure: no socket, no clock. Nothing is kept of the request's buffer, so that it may go
- * while the 101 waits for its subscription. Subprotocols and extensions are none offered, none selected.
+ * while the 101 waits for its subscription. Extensions are never selected, and of the subprotocols only
+ * "bearer", when it carried the token that the client was let in with.
  */
 #ifndef RC_HANDSHAKE_H
 #define RC_HANDSHAKE_H
@@ -12,7 +13,7 @@
 #include "worker/http.h"
 
 #define HANDSHAKE_ACCEPT_LEN    28
-#define HANDSHAKE_RESPONSE_SIZE 160 /* enough for handshake_response() */
+#define HANDSHAKE_RESPONSE_SIZE 200 /* enough for handshake_response() */
 #define HANDSHAKE_REFUSAL_SIZE  192 /* enough for handshake_refusal() */
 
 struct handshake {
@@ -20,6 +21,8 @@ struct handshake {
 	uint16_t room_len; /* 0: the namespace has no rooms, or the room is {conn}, the caller's to fill in */
 	char room[CFG_ROOM_MAX + 1]; /* decoded, NUL-terminated */
 	char accept[HANDSHAKE_ACCEPT_LEN];
+	bool is_bearer; /* the 101 selects the subprotocol "bearer". The caller's to set; handshake_check()
+			   clears it */
 	/* Why it was refused, for counters and logs; NULL if it was not: "http_version" "not_get" "body"
 	 * "no_namespace" "bad_room" "no_upgrade" "bad_version" "bad_key" "origin" "no_memory" */
 	const char *reason;
@@ -30,9 +33,9 @@ struct handshake {
  * closed: what follows a refused upgrade is never read as another request.
  *
  * Path: the raw path against each namespace's template, a literal one first; a {room} segment is decoded
- * once. Origin: no header at all is no browser and passes; several are refused; else as the namespace's
- * origins say: one of the list, or "*", or (without a list) the host and port that the request was sent to.
- * "null" needs "*". */
+ * once, a {room:int} one made canonical besides ("+007" is room "7"; no integer: 403). Origin: no header at
+ * all is no browser and passes; several are refused; else as the namespace's origins say: one of the list, or
+ * "*", or (without a list) the host and port that the request was sent to. "null" needs "*". */
 int handshake_check(const struct config *c, const struct http_parser *p, const char *buf,
 		    struct handshake *out) MUST_CHECK;
 

@@ -1,4 +1,5 @@
-/* identity.h - what an authorization says about a connection, whoever said it (hook, token, query). Worker; pure.
+/* identity.h - what an authorization says about a connection, whoever said it (hook, token, query). Worker;
+ * pure.
  *
  * All strings are slices of `text`, which the identity owns.
  */
@@ -19,8 +20,8 @@ struct identity {
 	uint16_t code;   /* refused: close code; 1008 unless said otherwise */
 	struct slice reason;
 
-	struct slice user;    /* canonical text: a string as it is, an integer in decimal; len 0 = anonymous */
-	struct slice info;    /* raw JSON object; p == NULL: none */
+	struct slice user; /* canonical text: a string as it is, an integer in decimal; len 0 = anonymous */
+	struct slice info; /* raw JSON object; p == NULL: none */
 	struct slice session; /* len 0 = none */
 	uint64_t expires_at;  /* unix seconds; 0 = never */
 	struct slice *groups; /* n_groups; the array is owned */
@@ -31,12 +32,20 @@ struct identity {
 	struct buf text;
 };
 
-/* Read a hook's answer, a JSON object (docs/protocol.md, authorization hook). is_message: the answer to a client's message:
- * "frames" alone count, "allow" need not be there. Returns 0, or -1 with *wrong (a constant) if it is no such answer: a
- * missing or non-boolean "allow", a user that is neither string nor integer, frames that are no array ... Out of memory is
- * such a reason, too. */
-int identity_read_hook(struct identity *id, struct slice body, bool is_message, const char **wrong) MUST_CHECK;
+/* Read a hook's answer, a JSON object (docs/protocol.md, authorization hook). is_message: the answer to a
+ * client's message: "frames" alone count, "allow" need not be there. Returns 0, or -1 with *wrong (a
+ * constant) if it is no such answer: a missing or non-boolean "allow", a user that is neither string nor
+ * integer, frames that are no array ... Out of memory is such a reason, too. */
+int identity_read_hook(struct identity *id, struct slice body, bool is_message,
+		       const char **wrong) MUST_CHECK;
+
+/* One that is allowed, of this user (at most IDENTITY_USER_MAX bytes). NULL: no memory. */
+struct identity *identity_of_user(struct slice user) MUST_CHECK;
+/* One that is refused, with 403, 1008 and this reason. NULL: no memory. */
+struct identity *identity_refused(const char *reason) MUST_CHECK;
 
 void identity_clear(struct identity *id);
+/* Clear and free. NULL is fine. */
+void identity_free(struct identity *id);
 
 #endif

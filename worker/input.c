@@ -8,7 +8,7 @@
 
 #include "common/log.h"
 #include "common/wsframe.h"
-#include "worker/handshake.h"
+#include "worker/admission.h"
 #include "worker/output.h"
 #include "worker/worker.h"
 
@@ -53,13 +53,11 @@ static enum count_refused refused_index(const char *reason)
 	return COUNT_REFUSED_bad_request;
 }
 
-void input_refuse(struct worker *w, struct conn *c, int status, const char *reason)
+void input_answer(struct worker *w, struct conn *c, int status)
 {
 	char answer[HANDSHAKE_REFUSAL_SIZE];
 	size_t len = handshake_refusal(answer, sizeof(answer), status);
 
-	count_add(&w->count->refused[refused_index(reason)], 1);
-	log_event(LOG_INFO, "refused", "code=%d reason=%s", status, reason);
 	/* One try: a socket that does not take 200 bytes at its very start has nobody reading. */
 	if (send(c->fd, answer, len, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)len &&
 	    shutdown(c->fd, SHUT_WR) == 0)
@@ -68,54 +66,26 @@ void input_refuse(struct worker *w, struct conn *c, int status, const char *reas
 		conn_drop(w, c, false, 1006);
 }
 
-/* The head is complete and good: find the channel. `rest` is what came behind the head. */
-static void begin_join(struct worker *w, struct conn *c, const struct handshake *h, struct slice rest)
+void input_refuse(struct worker *w, struct conn *c, int status, const char *reason)
 {
-	char answer[HANDSHAKE_RESPONSE_SIZE], id[CONN_ID_SIZE];
-	size_t len = handshake_response(answer, sizeof(answer), h);
-	struct slice room = {h->room, h->room_len};
-	struct conn_ext *x = conn_ext(c);
-	int joined;
-
-	if (h->ns->room == CFG_ROOM_CONN) {
-		conn_id(w, c, id);
-		room = (struct slice){id, strlen(id)};
-	}
-	if (x == NULL || buf_put(&x->in, rest.p, rest.len) == -1 || buf_put(&x->out, answer, len) == -1) {
-		input_refuse(w, c, 503, "no_memory");
-		return;
-	}
-	c->state = CONN_JOINING;
-	joined = channel_join(w, c, (uint16_t)(h->ns - w->config->namespaces), room);
-	if (joined == -1)
-		input_refuse(w, c, 503, "no_memory");
-	else if (joined == 1)
-		join_done(w, c);
+	count_add(&w->count->refused[refused_index(reason)], 1);
+	log_event(LOG_INFO, "refused", "code=%d reason=%s", status, reason);
+	input_answer(w, c, status);
 }
 
 static bool feed(struct worker *w, struct conn *c, const uint8_t *p, size_t len);
 
-void join_done(struct worker *w, struct conn *c)
+void input_early(struct worker *w, struct conn *c, struct slice bytes)
 {
-	struct conn_ext *x = c->ext;
-	struct buf out = x->out, in = x->in;
-
-	x->out = x->in = (struct buf){0};
-	conn_opened(w, c);
-	if (output_bytes(w, c, out.p, out.len)) {
-		/* What the client sent before our 101 counts from now on. */
-		if (in.len == 0 || feed(w, c, (const uint8_t *)in.p, in.len))
-			conn_ext_trim(c);
-	}
-	buf_free(&out);
-	buf_free(&in);
+	if (bytes.len == 0 || feed(w, c, (const uint8_t *)bytes.p, bytes.len))
+		conn_ext_trim(c);
 }
 
 /* Judge the head as far as it has come. True: more is needed; false: decided, `c` may be gone. */
 static bool handshake_bytes(struct worker *w, struct conn *c, struct http_parser *parser, const char *head,
 			    size_t len)
 {
-	struct handshake h;
+	struct admission a;
 	int status;
 
 	switch (http_parse(parser, head, len)) {
@@ -127,11 +97,12 @@ static bool handshake_bytes(struct worker *w, struct conn *c, struct http_parser
 	case HTTP_DONE:
 		break;
 	}
-	status = handshake_check(w->config, parser, head, &h);
+	status = handshake_check(w->config, parser, head, &a.h);
 	if (status != 0)
-		input_refuse(w, c, status, h.reason);
+		input_refuse(w, c, status, a.h.reason);
 	else
-		begin_join(w, c, &h, (struct slice){head + parser->head_len, len - parser->head_len});
+		admission_begin(w, c, &a, parser, head,
+				(struct slice){head + parser->head_len, len - parser->head_len});
 	return false;
 }
 
@@ -199,7 +170,7 @@ static void handshake_more(struct worker *w, struct conn *c)
 	buf_free(&head);
 }
 
-/* JOINING: what comes before our 101 is kept for later, a little of it. */
+/* AUTHORIZING, JOINING: what comes before our 101 is kept for later, a little of it. */
 static void joining_read(struct worker *w, struct conn *c)
 {
 	struct conn_ext *x = c->ext;

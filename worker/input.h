@@ -28,7 +28,11 @@ void input_closing(struct worker *w, struct conn *c);
  * ago and are not complete, so that senders of a byte now and then cannot lock others out. */
 void input_sweep(struct worker *w);
 
-/* Refuse a handshake: write the answer, count, drop. */
+/* Refuse a handshake: write the answer, count, drop. input_answer(): without counting and logging. */
 void input_refuse(struct worker *w, struct conn *c, int status, const char *reason);
+void input_answer(struct worker *w, struct conn *c, int status);
+
+/* What an OPEN (or refused after its 101) client had sent before the 101. */
+void input_early(struct worker *w, struct conn *c, struct slice bytes);
 
 #endif

@@ -58,6 +58,28 @@ bool output_bytes(struct worker *w, struct conn *c, const void *p, size_t len)
 	return true;
 }
 
+bool output_first(struct worker *w, struct conn *c, struct buf *first)
+{
+	ssize_t n = send_now(w, c, first->p, first->len);
+	struct conn_ext *x;
+
+	if (n == -1)
+		return false;
+	if ((size_t)n == first->len)
+		return true;
+	x = conn_ext(c);
+	if (x == NULL) {
+		conn_drop(w, c, true, 1011);
+		return false;
+	}
+	buf_shift(first, (size_t)n);
+	x->out = *first;
+	*first = (struct buf){0};
+	c->flags |= CONN_BLOCKED;
+	conn_arm(w, c);
+	return true;
+}
+
 static size_t pong_frame(uint8_t *dst, const uint8_t *p, size_t len)
 {
 	size_t n = ws_header_put(dst, WS_PONG, len);

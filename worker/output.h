@@ -5,6 +5,7 @@
 #define RC_OUTPUT_H
 
 #include "common/base.h"
+#include "common/buf.h"
 
 struct worker;
 struct conn;
@@ -12,6 +13,11 @@ struct conn;
 /* Bytes that follow what is queued, at a frame boundary (the 101, a Close, a ping). False: the connection is
  * gone. */
 bool output_bytes(struct worker *w, struct conn *c, const void *p, size_t len);
+
+/* The first bytes of a fresh connection, the 101 with what follows it: however much of them the socket does
+ * not take waits, for their number is bounded by whoever made them. `first` is taken over. False: the
+ * connection is gone. */
+bool output_first(struct worker *w, struct conn *c, struct buf *first);
 
 /* Answer a ping: at once while the socket takes it, else the latest replaces what waits. */
 void output_pong(struct worker *w, struct conn *c, const uint8_t *p, size_t len);

@@ -78,9 +78,7 @@ void session_close(struct worker *w, struct conn *c)
 	if (s == NULL)
 		return;
 	auth_forget(w, c);
-	if (s->who != NULL)
-		identity_clear(s->who);
-	free(s->who);
+	identity_free(s->who);
 	*s = (struct session){.conn = t->free, .user = USER_NONE};
 	t->free = c->session;
 	c->session = SESSION_NONE;

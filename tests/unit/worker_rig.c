@@ -746,7 +746,7 @@ static void check_conn(const struct rig *r, const struct conn *c, uint32_t *n)
 		n[1]++;
 	if (c->state == CONN_OPEN)
 		n[2]++;
-	if (c->state == CONN_HANDSHAKE || c->state == CONN_JOINING)
+	if (c->state == CONN_HANDSHAKE || c->state == CONN_AUTHORIZING || c->state == CONN_JOINING)
 		n[3]++;
 	if (c->ext != NULL && c->ext->partial != NULL)
 		n[4]++;

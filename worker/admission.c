@@ -1,0 +1,422 @@
+#include "worker/admission.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/log.h"
+#include "worker/auth.h"
+#include "worker/input.h"
+#include "worker/output.h"
+#include "worker/place.h"
+#include "worker/rules.h"
+#include "worker/worker.h"
+
+enum admit {
+	ADMIT_NEXT,
+	ADMIT_WAIT,
+	ADMIT_OVER, /* a member, or refused; `c` may be gone */
+};
+
+/* The request, while it is still there: the first time through only. */
+struct request {
+	const struct http_parser *p;
+	const char *head;
+};
+
+static const struct cfg_namespace *ns_of(const struct worker *w, const struct conn *c)
+{
+	return &w->config->namespaces[c->ns];
+}
+
+/* ---------------------------------------------------------------- address */
+
+/* IPv4 mapped into IPv6. False: not an address of a network. */
+static bool peer_address(const struct conn *c, uint8_t address[16])
+{
+	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+	struct sockaddr_storage s;
+	socklen_t len = sizeof(s);
+
+	if (getpeername(c->fd, (struct sockaddr *)&s, &len) == -1)
+		return false;
+	if (s.ss_family == AF_INET) {
+		memcpy(address, mapped, sizeof(mapped));
+		memcpy(address + 12, &((struct sockaddr_in *)&s)->sin_addr, 4);
+		return true;
+	}
+	if (s.ss_family != AF_INET6)
+		return false;
+	memcpy(address, &((struct sockaddr_in6 *)&s)->sin6_addr, 16);
+	return true;
+}
+
+void admission_address(const struct worker *w, const struct conn *c, char dst[ADMISSION_ADDRESS_SIZE])
+{
+	const struct session *s = session_of(w, c);
+	uint8_t address[16];
+	bool is_mapped;
+
+	dst[0] = '\0';
+	if (s != NULL && s->has_address)
+		memcpy(address, s->address, sizeof(address));
+	else if (!peer_address(c, address))
+		return;
+	is_mapped = IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)address);
+	if (inet_ntop(is_mapped ? AF_INET : AF_INET6, is_mapped ? address + 12 : address, dst,
+		      ADMISSION_ADDRESS_SIZE) == NULL)
+		dst[0] = '\0';
+}
+
+/* ---------------------------------------------------------------- refusals */
+
+static void log_refusal(const struct worker *w, const struct conn *c, const struct admission *a,
+			const struct admission_refusal *r)
+{
+	const struct session *s = session_of(w, c);
+	struct slice user = {a->user, a->user_len};
+	char address[ADMISSION_ADDRESS_SIZE];
+	struct log_quoted room, who, text;
+
+	if (!log_on(LOG_INFO))
+		return;
+	if (s != NULL && s->who != NULL && s->who->user.len > 0)
+		user = s->who->user;
+	admission_address(w, c, address);
+	log_event(LOG_INFO, "refused", "ns=%s room=%s user=%s addr=%s code=%d reason=%s msg=%s",
+		  ns_of(w, c)->name, log_quote(&room, a->h.room, a->h.room_len),
+		  log_quote(&who, user.p, user.len), address,
+		  ns_of(w, c)->refuse == CFG_REFUSE_CLOSE ? r->code : r->status, count_refused_names[r->why],
+		  log_quote(&text, r->reason.p, r->reason.len));
+}
+
+void admission_refuse(struct worker *w, struct conn *c, const struct admission *a,
+		      const struct admission_refusal *r)
+{
+	char answer[HANDSHAKE_RESPONSE_SIZE], reason[IDENTITY_REASON_MAX + 1];
+	size_t len, n = u64_min(r->reason.len, IDENTITY_REASON_MAX);
+
+	count_add(&w->count->refused[r->why], 1);
+	log_refusal(w, c, a, r);
+	if (ns_of(w, c)->refuse != CFG_REFUSE_CLOSE) {
+		input_answer(w, c, r->status);
+		return;
+	}
+	len = handshake_response(answer, sizeof(answer), &a->h);
+	if (n > 0)
+		memcpy(reason, r->reason.p, n);
+	reason[n] = '\0';
+	conn_reject(w, c, (struct slice){answer, len}, r->code, reason);
+}
+
+static void refuse(struct worker *w, struct conn *c, const struct admission *a, enum count_refused why,
+		   int status, uint16_t code, const char *reason)
+{
+	const struct admission_refusal r = {why, status, code, {reason, strlen(reason)}};
+
+	admission_refuse(w, c, a, &r);
+}
+
+/* No verdict could be had; what went wrong is nobody's business outside. */
+static void refuse_failed(struct worker *w, struct conn *c, const struct admission *a)
+{
+	refuse(w, c, a, COUNT_REFUSED_hook, 503, 1011, "internal error");
+}
+
+/* ---------------------------------------------------------------- steps */
+
+static enum admit step_session(struct worker *w, struct conn *c, struct admission *a,
+			       const struct request *rq)
+{
+	struct session *s;
+
+	(void)a;
+	(void)rq;
+	if (!session_is_needed(w, ns_of(w, c)))
+		return ADMIT_NEXT;
+	s = session_open(w, c);
+	if (s == NULL) {
+		input_refuse(w, c, 503, "no_memory");
+		return ADMIT_OVER;
+	}
+	if (!s->has_address)
+		s->has_address = peer_address(c, s->address);
+	return ADMIT_NEXT;
+}
+
+/* What the query says about the user. It is believed with an auth of type "query" alone; with others it must
+ * agree. */
+static enum admit step_user(struct worker *w, struct conn *c, struct admission *a, const struct request *rq)
+{
+	const struct cfg_namespace *ns = ns_of(w, c);
+
+	if (ns->user_query == NULL)
+		return ADMIT_NEXT;
+	a->user_len = (uint8_t)place_user(http_slice(rq->head, rq->p->query), ns->user_query,
+					  ns->user_query_is_int, a->user, sizeof(a->user));
+	if (a->user_len > 0)
+		return ADMIT_NEXT;
+	refuse(w, c, a, COUNT_REFUSED_user, 403, 1008, "no valid user named");
+	return ADMIT_OVER;
+}
+
+/* Let in, or not, whom the verdict is about; the session owns it. */
+static enum admit judge(struct worker *w, struct conn *c, struct admission *a, struct identity *who)
+{
+	struct session *s = session_of(w, c);
+
+	s->who = who;
+	if (!who->is_allowed) {
+		const struct admission_refusal r = {COUNT_REFUSED_auth, who->status, who->code, who->reason};
+
+		admission_refuse(w, c, a, &r);
+		return ADMIT_OVER;
+	}
+	if (a->user_len > 0 && who->user.len > 0 &&
+	    (who->user.len != a->user_len || memcmp(who->user.p, a->user, a->user_len) != 0)) {
+		refuse(w, c, a, COUNT_REFUSED_user, 403, 1008, "another user");
+		return ADMIT_OVER;
+	}
+	return ADMIT_NEXT;
+}
+
+static enum admit step_auth(struct worker *w, struct conn *c, struct admission *a, const struct request *rq)
+{
+	struct auth_ask ask = {.ns = ns_of(w, c),
+			       .room = {a->h.room, a->h.room_len},
+			       .user = {a->user, a->user_len},
+			       .parser = rq->p,
+			       .head = rq->head};
+	struct identity *who = NULL;
+
+	if (ask.ns->auth == NULL)
+		return ADMIT_NEXT;
+	c->state = CONN_AUTHORIZING;
+	switch (auth_begin(w, c, &ask, &who)) {
+	case AUTH_DONE:
+		a->h.is_bearer = ask.is_bearer;
+		return judge(w, c, a, who);
+	case AUTH_WAIT:
+		return ADMIT_WAIT;
+	case AUTH_FAILED:
+		break;
+	}
+	refuse_failed(w, c, a);
+	return ADMIT_OVER;
+}
+
+static enum admit step_prepare(struct worker *w, struct conn *c, struct admission *a,
+			       const struct request *rq)
+{
+	const struct session *s = session_of(w, c);
+	int r;
+
+	(void)a;
+	(void)rq;
+	if (s == NULL || s->who == NULL || s->who->user.len == 0)
+		return ADMIT_NEXT;
+	c->state = CONN_JOINING;
+	r = user_prepare(w, c);
+	if (r == -1) {
+		input_refuse(w, c, 503, "no_memory");
+		return ADMIT_OVER;
+	}
+	return r == 1 ? ADMIT_NEXT : ADMIT_WAIT;
+}
+
+static void welcome(struct worker *w, struct conn *c, struct slice answer);
+
+static enum admit step_join(struct worker *w, struct conn *c, struct admission *a, const struct request *rq)
+{
+	char answer[HANDSHAKE_RESPONSE_SIZE];
+	size_t len = handshake_response(answer, sizeof(answer), &a->h);
+	int joined;
+
+	(void)rq;
+	c->state = CONN_JOINING;
+	joined = channel_join(w, c, c->ns, (struct slice){a->h.room, a->h.room_len});
+	if (joined == 1) {
+		welcome(w, c, (struct slice){answer, len});
+		return ADMIT_OVER;
+	}
+	if (joined == -1 || conn_ext(c) == NULL || buf_put(&c->ext->out, answer, len) == -1) {
+		input_refuse(w, c, 503, "no_memory");
+		return ADMIT_OVER;
+	}
+	/* channel_subscribed() calls join_done(); nothing else is needed then. */
+	admission_free(c->ext->admission);
+	c->ext->admission = NULL;
+	return ADMIT_OVER;
+}
+
+static enum admit (*const steps[])(struct worker *, struct conn *, struct admission *,
+				   const struct request *) = {step_session, step_user, step_auth,
+							      step_prepare, step_join};
+
+/* Keep what the rest of the way needs. */
+static int keep(struct conn *c, const struct admission *a)
+{
+	struct conn_ext *x = conn_ext(c);
+
+	if (x == NULL)
+		return -1;
+	if (x->admission != NULL)
+		return 0;
+	x->admission = malloc(sizeof(*a));
+	if (x->admission == NULL)
+		return -1;
+	*x->admission = *a;
+	return 0;
+}
+
+static void run(struct worker *w, struct conn *c, struct admission *a, const struct request *rq)
+{
+	for (;;) {
+		/* Counted first: whoever ends a wait goes on behind the step that waited. */
+		switch (steps[a->step++](w, c, a, rq)) {
+		case ADMIT_NEXT:
+			break;
+		case ADMIT_WAIT:
+			if (keep(c, a) == -1)
+				input_refuse(w, c, 503, "no_memory");
+			return;
+		case ADMIT_OVER:
+			return;
+		}
+	}
+}
+
+void admission_begin(struct worker *w, struct conn *c, struct admission *a, const struct http_parser *p,
+		     const char *head, struct slice rest)
+{
+	const struct request rq = {p, head};
+	char id[CONN_ID_SIZE];
+
+	c->ns = (uint16_t)(a->h.ns - w->config->namespaces);
+	a->step = 0;
+	a->user_len = 0;
+	if (a->h.ns->room == CFG_ROOM_CONN) {
+		conn_id(w, c, id);
+		a->h.room_len = (uint16_t)strlen(id);
+		memcpy(a->h.room, id, a->h.room_len + 1u);
+	}
+	/* Whoever waits for the 101 sends nothing more before it; most have not. */
+	if (rest.len > 0 && (conn_ext(c) == NULL || buf_put(&c->ext->in, rest.p, rest.len) == -1)) {
+		input_refuse(w, c, 503, "no_memory");
+		return;
+	}
+	run(w, c, a, &rq);
+}
+
+void admission_verdict(struct worker *w, struct conn *c, struct identity *who)
+{
+	struct admission *a = c->ext->admission;
+
+	if (who == NULL)
+		refuse_failed(w, c, a);
+	else if (judge(w, c, a, who) == ADMIT_NEXT)
+		run(w, c, a, NULL);
+}
+
+void user_prepared(struct worker *w, struct conn *c)
+{
+	run(w, c, c->ext->admission, NULL);
+}
+
+void admission_expired(struct worker *w, struct conn *c)
+{
+	if (c->state == CONN_AUTHORIZING)
+		refuse_failed(w, c, c->ext->admission);
+	else
+		input_refuse(w, c, 408, "timeout");
+}
+
+void admission_free(struct admission *a)
+{
+	free(a);
+}
+
+/* ---------------------------------------------------------------- OPEN */
+
+/* What a newcomer is told, in this order: the greeting, the hook's frames; ring records follow. 0, or -1: no
+ * memory. */
+static int first_frames(struct worker *w, struct conn *c, struct buf *out)
+{
+	return ns_of(w, c)->greeting != NULL ? rules_greeting(w, c, out) : 0;
+}
+
+/* A member now: the 101 and the first frames in one write, then what the client sent before them. */
+static void welcome(struct worker *w, struct conn *c, struct slice answer)
+{
+	struct buf out = {0}, in = {0};
+
+	if (c->ext != NULL) {
+		in = c->ext->in;
+		c->ext->in = (struct buf){0};
+		admission_free(c->ext->admission);
+		c->ext->admission = NULL;
+	}
+	if (user_join(w, c) == -1 || buf_put(&out, answer.p, answer.len) == -1 ||
+	    first_frames(w, c, &out) == -1) {
+		input_refuse(w, c, 503, "no_memory");
+	} else {
+		conn_opened(w, c);
+		rules_opened(w, c);
+		if (output_first(w, c, &out))
+			input_early(w, c, (struct slice){in.p, in.len});
+	}
+	buf_free(&out);
+	buf_free(&in);
+}
+
+void join_done(struct worker *w, struct conn *c)
+{
+	struct buf answer = c->ext->out;
+
+	c->ext->out = (struct buf){0};
+	welcome(w, c, (struct slice){answer.p, answer.len});
+	buf_free(&answer);
+}
+
+/* Until user.c and rules.c are there. */
+__attribute__((weak)) int user_prepare(struct worker *w, struct conn *c)
+{
+	(void)w;
+	(void)c;
+	return 1;
+}
+
+__attribute__((weak)) int user_join(struct worker *w, struct conn *c)
+{
+	(void)w;
+	(void)c;
+	return 0;
+}
+
+__attribute__((weak)) void user_leave(struct worker *w, struct conn *c)
+{
+	(void)w;
+	(void)c;
+}
+
+__attribute__((weak)) void user_refresh(struct worker *w, struct conn *c)
+{
+	(void)w;
+	(void)c;
+}
+
+__attribute__((weak)) int rules_greeting(const struct worker *w, const struct conn *c, struct buf *out)
+{
+	(void)w;
+	(void)c;
+	(void)out;
+	return 0;
+}
+
+__attribute__((weak)) void rules_opened(struct worker *w, struct conn *c)
+{
+	(void)w;
+	(void)c;
+}
