@@ -409,9 +409,12 @@ struct waiting_control {
 	uint8_t reader;
 	uint32_t incarnation;
 	uint16_t room_len;
+	bool has_payload;
+	size_t payload_len;
 };
 
-static void commit_control(struct sequencer *s, const struct waiting_control *w, struct slice room)
+static void commit_control(struct sequencer *s, const struct waiting_control *w, struct slice room,
+			   struct slice payload)
 {
 	struct rec h = w->h;
 	uint64_t pos;
@@ -422,7 +425,7 @@ static void commit_control(struct sequencer *s, const struct waiting_control *w,
 	h.time_ns = clock_mono_ns();
 	h.slot = w->is_all ? REC_ALL : s->reader[w->reader].index;
 	h.incarnation = w->incarnation;
-	pos = rec_commit(&s->ring, s->gate, &h, room, (struct slice){0}, 0);
+	pos = rec_commit(&s->ring, s->gate, &h, room, w->has_payload ? payload : (struct slice){0}, 0);
 	if (!w->is_all)
 		mark(s, w->reader, pos, s->ring.head, h.type != REC_SUBSCRIBED);
 	for (unsigned i = 0; w->is_all && i < s->n_live; i++)
@@ -430,39 +433,58 @@ static void commit_control(struct sequencer *s, const struct waiting_control *w,
 	batch_grew(s, h.len);
 }
 
-static void put_control(struct sequencer *s, const struct waiting_control *w, struct slice room)
+static void put_control(struct sequencer *s, const struct waiting_control *w, struct slice room, struct slice payload)
 {
-	if (s->waiting.len == 0 && has_space(s, rec_size(room.len, 0), 0)) {
-		commit_control(s, w, room);
+	if (s->waiting.len == 0 && has_space(s, rec_size(room.len, payload.len), 0)) {
+		commit_control(s, w, room, payload);
 		return;
 	}
-	if (buf_reserve(&s->waiting, sizeof(*w) + room.len) == -1) {
+	if (buf_reserve(&s->waiting, sizeof(*w) + room.len + payload.len) == -1) {
 		log_event(LOG_ERROR, "no_memory", "msg=\"a control record was lost\"");
 		return;
 	}
 	memcpy(s->waiting.p + s->waiting.len, w, sizeof(*w));
 	if (room.len > 0)
 		memcpy(s->waiting.p + s->waiting.len + sizeof(*w), room.p, room.len);
-	s->waiting.len += sizeof(*w) + room.len;
+	if (payload.len > 0)
+		memcpy(s->waiting.p + s->waiting.len + sizeof(*w) + room.len, payload.p, payload.len);
+	s->waiting.len += sizeof(*w) + room.len + payload.len;
 	set_full(s, s->reserve);
 }
 
-void seq_control(struct sequencer *s, uint8_t reader, const struct rec *h, struct slice room)
+void seq_control_payload(struct sequencer *s, uint8_t reader, const struct rec *h, struct slice room,
+			 struct slice payload)
 {
 	struct waiting_control w = {.h = *h,
 				    .reader = reader,
 				    .incarnation = s->reader[reader].incarnation,
-				    .room_len = (uint16_t)room.len};
+				    .room_len = (uint16_t)room.len,
+				    .has_payload = payload.p != NULL,
+				    .payload_len = payload.len};
 
 	if (s->reader[reader].slot != NULL)
-		put_control(s, &w, room);
+		put_control(s, &w, room, payload);
+}
+
+void seq_control(struct sequencer *s, uint8_t reader, const struct rec *h, struct slice room)
+{
+	seq_control_payload(s, reader, h, room, (struct slice){0});
+}
+
+void seq_control_all_payload(struct sequencer *s, const struct rec *h, struct slice room, struct slice payload)
+{
+	struct waiting_control w = {.h = *h,
+				    .is_all = true,
+				    .room_len = (uint16_t)room.len,
+				    .has_payload = payload.p != NULL,
+				    .payload_len = payload.len};
+
+	put_control(s, &w, room, payload);
 }
 
 void seq_control_all(struct sequencer *s, const struct rec *h)
 {
-	struct waiting_control w = {.h = *h, .is_all = true};
-
-	put_control(s, &w, (struct slice){0});
+	seq_control_all_payload(s, h, (struct slice){0}, (struct slice){0});
 }
 
 static void commit_waiting(struct sequencer *s)
@@ -473,11 +495,12 @@ static void commit_waiting(struct sequencer *s)
 		struct waiting_control w;
 
 		memcpy(&w, s->waiting.p + used, sizeof(w));
-		if (!has_space(s, rec_size(w.room_len, 0), 0))
+		if (!has_space(s, rec_size(w.room_len, w.payload_len), 0))
 			break;
 		used += sizeof(w);
-		commit_control(s, &w, (struct slice){s->waiting.p + used, w.room_len});
-		used += w.room_len;
+		commit_control(s, &w, (struct slice){s->waiting.p + used, w.room_len},
+			       (struct slice){s->waiting.p + used + w.room_len, w.payload_len});
+		used += w.room_len + w.payload_len;
 	}
 	if (used > 0)
 		buf_shift(&s->waiting, used);

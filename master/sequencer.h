@@ -154,6 +154,10 @@ uint64_t seq_epoch(const struct sequencer *s, const struct interest_entry *e);
 /* `h`: type, ns, hash, seq, id, arg are the caller's. */
 void seq_control(struct sequencer *s, uint8_t reader, const struct rec *h, struct slice room);
 void seq_control_all(struct sequencer *s, const struct rec *h);
+/* With a payload (p not NULL; copied). */
+void seq_control_payload(struct sequencer *s, uint8_t reader, const struct rec *h, struct slice room,
+			 struct slice payload);
+void seq_control_all_payload(struct sequencer *s, const struct rec *h, struct slice room, struct slice payload);
 
 /* ---- the loop */
 
