@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/room.h"
 #include "common/wsframe.h"
+#include "master/ask.h"
 #include "master/relay.h"
 #include "master/subscribe.h"
 #include "master/supervise.h"
@@ -234,8 +235,29 @@ static enum take take_chunk(struct master *m, struct child *c, const struct up_v
 	return TAKE_DONE;
 }
 
+static enum take take_request(struct master *m, struct child *c, const struct up_view *v)
+{
+	static char copy[UPLINK_CHUNK];
+	char name[CFG_ROOM_MAX];
+	struct ask_question q = {
+		.what = v->h.opcode,
+		.ns = v->h.ns,
+		.total = v->h.total,
+		.from = {c->slot, c->incarnation, v->h.request},
+	};
+
+	if (!take_room(v, name, &q.room) || v->payload.len > sizeof(copy))
+		return TAKE_BROKEN;
+	memcpy(copy, v->payload.p, v->payload.len);
+	q.payload = (struct slice){copy, v->payload.len};
+	drain_control(m); /* who is here: as the worker knew it when it asked */
+	return ask_take(m, &q) ? TAKE_DONE : TAKE_BROKEN;
+}
+
 static enum take take_record(struct master *m, struct child *c, const struct up_view *v)
 {
+	if (v->h.type == UP_REQUEST)
+		return take_request(m, c, v);
 	if (v->h.type == UP_PUBLISH)
 		return take_publish(m, c, v);
 	return v->h.type == UP_CHUNK ? take_chunk(m, c, v) : TAKE_BROKEN;

@@ -13,6 +13,7 @@
  *    drain.c       uplinks to actions
  *    relay.c       between Redis and the sequencer: publications, answers
  *    subscribe.c   interest of the workers, subscriptions in Redis
+ *    ask.c         what workers ask for
  *    status.c      what the workers show about the master
  *    redis*.c      the Redis links
  *

@@ -31,7 +31,7 @@ enum up_type {
 	UP_PUBLISH, /* ns, room, opcode, request, source; total = payload bytes of the whole message */
 	UP_CHUNK,   /* the next part of the message begun by UP_PUBLISH */
 	UP_REQUEST, /* something of the master: opcode: enum up_ask, ns, room, request, payload (one record's worth at most);
-		     * answered by REC_REPLY under the same number */
+		     * answered by REC_REPLY under the same number. May stand between the chunks of a message */
 };
 
 enum up_limit { UP_LIMIT_USER = 1, UP_LIMIT_ADDRESS = 2 };

@@ -100,7 +100,6 @@ static void gap(struct worker *w, uint16_t ns_id)
 
 void control_handle(struct worker *w, const struct rec *h, struct slice room, struct slice payload)
 {
-	(void)payload;
 	switch ((enum rec_type)h->type) {
 	case REC_SUBSCRIBED:
 		subscribed(w, h, room);
@@ -126,6 +125,8 @@ void control_handle(struct worker *w, const struct rec *h, struct slice room, st
 		gap(w, h->ns);
 		break;
 	case REC_REPLY:
+		ask_reply(w, (uint32_t)h->id, (enum rec_reply)h->arg[0], payload);
+		break;
 	case REC_ADMIT:
 	case REC_CONTROL:
 	case REC_SURVEY:

@@ -176,6 +176,8 @@ void publish_resume(struct worker *w)
 {
 	if (w->control_overflow.len > 0 && !push_overflow(w))
 		return;
+	if (!ask_resume(w))
+		return;
 	/* The HTTP API first: it has few messages here, one a connection, while clients may never stop
 	 * waiting. And if one of its messages is half-way up, nobody else's can go before it. */
 	admin_resume(w);

@@ -132,8 +132,9 @@ void worker_tick(struct worker *w)
 	admin_tick(w);
 	behind_sweep(w);
 	input_sweep(w);
+	ask_tick(w);
 	fanout_publish_cursor(w);
-	if (w->starving_head != CONN_NONE || w->control_overflow.len > 0)
+	if (w->starving_head != CONN_NONE || w->control_overflow.len > 0 || ask_is_waiting(w))
 		publish_resume(w);
 	control_drain_step(w);
 	count_memory(w);
@@ -209,6 +210,7 @@ static int init_parts(struct worker *w)
 	w->ws_memory = u64_max(WS_MEMORY_FLOOR, 4 * (uint64_t)w->config->limits.max_message);
 	w->starving_head = w->starving_tail = CONN_NONE;
 	session_table_init(&w->sessions);
+	ask_init(&w->asks);
 	w->ws_pool = ws_pool_new(WS_POOL_IDLE, w->ws_memory);
 	if (w->ws_pool == NULL || conn_table_init(w, max_connections(w)) == -1 ||
 	    channel_table_init(&w->channels) == -1 || fanout_init(w, w->boot->start) == -1 ||
@@ -285,6 +287,7 @@ void worker_free(struct worker *w)
 	behind_free(&w->behind);
 	ws_pool_free(w->ws_pool);
 	buf_free(&w->control_overflow);
+	ask_free(&w->asks);
 	slot_close(&w->slot);
 	seg_unmap_twice(w->ring.data, w->ring.size, SEG_PAGE);
 	seg_unmap(w->count, COUNTERS_BLOCK);

@@ -13,6 +13,7 @@
  *    behind.c     members that could not take everything: catch-up, slow-client policy
  *    publish.c    publications and interest up the uplinks
  *    control.c    control records down from the master
+ *    ask.c        questions to the master, and its answers
  *    wheel.c      timers
  *    ws*.c http.c handshake.c   protocols, without sockets
  *    admin.c api.c stats.c      the admin listener
@@ -32,6 +33,7 @@
 #include "shm/globals.h"
 #include "shm/record.h"
 #include "shm/uplink.h"
+#include "worker/ask.h"
 #include "worker/behind.h"
 #include "worker/channel.h"
 #include "worker/conn.h"
@@ -92,6 +94,7 @@ struct worker {
 	uint32_t starving_head,
 		starving_tail; /* connections paused until the data uplink has space (linked by ext) */
 	struct chunking chunking;
+	struct ask_table asks;
 
 	uint64_t now_ms; /* CLOCK_MONOTONIC at the start of this loop turn */
 	bool is_draining;

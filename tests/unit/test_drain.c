@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "common/wsframe.h"
+#include "master/ask.h"
 #include "master/drain.h"
 #include "master/relay.h"
 #include "master/subscribe.h"
@@ -24,13 +25,14 @@
 /* ---- what the others were asked for */
 
 static struct {
-	unsigned published, refused, added, dropped, hello, killed, buried;
+	unsigned published, refused, added, dropped, hello, killed, buried, asked;
 	bool is_full;       /* relay_publish() takes nothing */
 	uint64_t max;       /* relay_refuses_size() */
 	uint64_t len, sum;  /* of the last message */
 	uint8_t source[64]; /* order of publishers: their slots */
 	char room[CFG_ROOM_MAX + 1];
 	struct relay_message last;
+	struct ask_question question;
 } seen;
 
 static uint64_t sum_of(const char *p, size_t len)
@@ -91,6 +93,18 @@ void relay_refuse(struct master *m, struct child *c, const struct relay_message 
 	(void)msg;
 	(void)why;
 	seen.refused++;
+}
+
+bool ask_take(struct master *master, const struct ask_question *q)
+{
+	(void)master;
+	if (q->what != UP_ASK_INFO)
+		return false;
+	seen.asked++;
+	seen.question = *q;
+	seen.len = q->payload.len;
+	seen.sum = sum_of(q->payload.p, q->payload.len);
+	return true;
 }
 
 void supervise_hello(struct master *m, struct child *c)
@@ -267,6 +281,34 @@ static void test_one_publication(void **state)
 	drain_all();
 	assert_int_equal(seen.published, 2);
 	assert_int_equal(seen.len, 0);
+}
+
+static void test_a_question_between_chunks(void **state)
+{
+	struct up_rec h = honest, chunk = {.type = UP_CHUNK}, ask = {.type = UP_REQUEST, .opcode = UP_ASK_INFO};
+	char *p = noise(UPLINK_CHUNK);
+
+	(void)state;
+	h.total = UPLINK_CHUNK + 1;
+	assert_true(push(0, h, p, UPLINK_CHUNK));
+	ask.request = 4711;
+	ask.ns = 9;
+	assert_true(push(0, ask, p, UPLINK_CHUNK));
+	drain_all();
+	assert_int_equal(seen.asked, 1);
+	assert_int_equal(seen.published, 0);
+	assert_int_equal(seen.question.from.request, 4711);
+	assert_int_equal(seen.question.from.slot, 0);
+	assert_int_equal(seen.question.from.incarnation, 1);
+	assert_int_equal(seen.question.ns, 9);
+	assert_int_equal(seen.question.room.len, 4);
+	assert_int_equal(seen.len, UPLINK_CHUNK);
+	assert_true(seen.sum == sum_of(p, UPLINK_CHUNK));
+	assert_true(push(0, chunk, p, 1));
+	drain_all();
+	assert_int_equal(seen.published, 1);
+	assert_int_equal(seen.len, UPLINK_CHUNK + 1);
+	free(p);
 }
 
 static void test_a_full_ring_takes_nothing_and_loses_nothing(void **state)
@@ -502,6 +544,8 @@ BAD_PUBLISH(test_bad_namespace, ns, CFG_MAX_NAMESPACES)
 BAD_PUBLISH(test_bad_namespace_far, ns, UINT16_MAX)
 BAD_PUBLISH(test_bad_namespace_unused, ns, NS + 1)
 
+BAD_PUBLISH(test_bad_question, type, UP_REQUEST)
+
 static void test_bad_room(void **state)
 {
 	struct up_rec h = honest;
@@ -606,6 +650,7 @@ int main(void)
 		TEST(test_control_is_taken),
 		TEST(test_interest_goes_before_publications),
 		TEST(test_one_publication),
+		TEST(test_a_question_between_chunks),
 		TEST(test_a_full_ring_takes_nothing_and_loses_nothing),
 		TEST(test_turns_are_shared),
 		TEST(test_a_starving_worker_is_woken),
@@ -623,6 +668,7 @@ int main(void)
 		TEST(test_bad_namespace),
 		TEST(test_bad_namespace_far),
 		TEST(test_bad_namespace_unused),
+		TEST(test_bad_question),
 		TEST(test_bad_room),
 		TEST(test_bad_control_room),
 		TEST(test_interest_of_the_other_kind_is_no_crime),

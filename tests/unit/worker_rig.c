@@ -300,6 +300,13 @@ void rig_control(struct rig *r, const struct rec *h, struct slice room)
 	rig_control_payload(r, h, room, (struct slice){0});
 }
 
+void rig_reply(struct rig *r, uint32_t request, enum rec_reply reply, const char *text)
+{
+	const struct rec h = {.type = REC_REPLY, .id = request, .arg = {reply}};
+
+	rig_control_payload(r, &h, (struct slice){0}, (struct slice){text, strlen(text)});
+}
+
 static void take_control(struct rig *r, const struct up_view *v)
 {
 	struct rec h = {
@@ -370,6 +377,12 @@ static void take_part(struct rig *r, const struct up_view *v)
 static void take_data(struct rig *r, const struct up_view *v)
 {
 	assert_true(v->payload.len <= UPLINK_CHUNK);
+	if (v->h.type == UP_REQUEST) {
+		r->requests++;
+		if (r->on_request != NULL)
+			r->on_request(r, v);
+		return;
+	}
 	if (v->h.type == UP_CHUNK || v->h.total > v->h.payload) {
 		take_part(r, v);
 		return;

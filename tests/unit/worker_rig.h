@@ -76,6 +76,9 @@ struct rig {
 	unsigned abandoned; /* unfinished ones that a new one ended */
 	/* Called for each publication that comes up the data uplink, before it is committed. */
 	void (*on_publish)(struct rig *r, struct rig_channel *ch, uint8_t opcode, struct slice payload);
+	/* Called for each question (UP_REQUEST); without it nobody answers. */
+	void (*on_request)(struct rig *r, const struct up_view *v);
+	unsigned requests;
 	void *arg;
 	/* Called for each record of the control uplink, before the rig acts on it. */
 	void (*on_control)(struct rig *r, const struct up_view *v);
@@ -98,6 +101,8 @@ uint64_t rig_publish_binary(struct rig *r, struct rig_channel *ch, const void *p
 /* A control record for this worker. */
 void rig_control(struct rig *r, const struct rec *h, struct slice room);
 void rig_control_payload(struct rig *r, const struct rec *h, struct slice room, struct slice payload);
+/* The answer to a question. */
+void rig_reply(struct rig *r, uint32_t request, enum rec_reply reply, const char *text);
 /* Take what came up. Returns true if there was something. */
 bool rig_uplinks(struct rig *r);
 

@@ -1,0 +1,54 @@
+#include "master/ask.h"
+
+#include <string.h>
+
+size_t ask_reply_max(const struct master *m)
+{
+	return u64_min(UINT64_C(1) << 20, m->seq.ring.size / 16);
+}
+
+const struct cfg_namespace *ask_namespace(const struct master *m, const struct ask_question *q)
+{
+	return q->ns < CFG_MAX_NAMESPACES ? m->seq.ns[q->ns] : NULL;
+}
+
+void ask_answer(struct master *m, const struct ask_from *to, enum rec_reply reply, struct slice payload)
+{
+	const struct child *c = &m->child[to->slot % SLOT_MAX];
+	struct rec h = {.type = REC_REPLY, .id = to->request, .arg = {reply}};
+	static const char too_large[] = "too_large";
+
+	if (c->pid == 0 || c->incarnation != to->incarnation)
+		return;
+	if (payload.len > ask_reply_max(m)) {
+		h.arg[0] = REC_REPLY_BAD;
+		payload = (struct slice){too_large, sizeof(too_large) - 1};
+	}
+	if (payload.p == NULL)
+		payload = (struct slice){"", 0};
+	seq_control_payload(&m->seq, c->reader, &h, (struct slice){0}, payload);
+}
+
+void ask_answer_bad(struct master *m, const struct ask_from *to, const char *code)
+{
+	ask_answer(m, to, REC_REPLY_BAD, (struct slice){code, strlen(code)});
+}
+
+bool ask_take(struct master *m, const struct ask_question *q)
+{
+	switch ((enum up_ask)q->what) {
+	case UP_ASK_CONTROL:
+	case UP_ASK_PRESENCE:
+	case UP_ASK_PRESENCE_STATS:
+	case UP_ASK_CHANNELS:
+	case UP_ASK_INFO:
+	case UP_ASK_RECEIPTS:
+	case UP_ASK_RECEIPT:
+	case UP_ASK_FETCH:
+	case UP_ASK_STORE:
+	case UP_ASK_OFFLINE:
+		ask_answer(m, &q->from, REC_REPLY_UNAVAILABLE, (struct slice){0});
+		return true;
+	}
+	return false;
+}
