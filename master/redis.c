@@ -132,6 +132,10 @@ static bool take_payload(struct redis *r, struct slice bytes)
 
 	if (sub == NULL || !sub->wanted)
 		return true; /* a channel on its way out */
+	if (unlikely(sub->is_internal)) {
+		r->ev.on_internal(r->ev.arg, (struct slice){sub->name, sub->len}, bytes);
+		return true;
+	}
 	r->messages_in++;
 	r->bytes_in += bytes.len;
 	redis_subs_pin(sub);
@@ -247,7 +251,7 @@ static void check_synced(struct redis *r)
 		return;
 	r->synced = true;
 	log_event(LOG_INFO, "redis_synced", "total=%zu msg=\"subscribed to all Redis channels\"",
-		  r->subs.confirmed * 2);
+		  redis_subs_channels(&r->subs));
 	redis_own_update(r);
 	tell_state(r);
 }
@@ -390,6 +394,11 @@ struct redis_sub *redis_subscribe(struct redis *r, const struct cfg_namespace *n
 	return redis_subs_want(&r->subs, ns->id, channel, owner);
 }
 
+int redis_listen(struct redis *r, const char *channel)
+{
+	return redis_subs_listen(&r->subs, channel);
+}
+
 void redis_unsubscribe(struct redis *r, struct redis_sub *sub)
 {
 	redis_own_unsubscribe(r, sub);
@@ -433,7 +442,7 @@ void redis_get_stats(const struct redis *r, struct redis_stats *out)
 		.sub_up = r->synced,
 		.pub_up = redis_link_is_open(r->pub),
 		.up = r->up_told,
-		.channels = (uint32_t)(r->subs.confirmed * 2),
+		.channels = (uint32_t)redis_subs_channels(&r->subs),
 		.rtt_us = p.rtt_us,
 		.reconnects = s.opened + p.opened - (s.opened > 0) - (p.opened > 0),
 		.gaps = r->gaps,

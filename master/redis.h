@@ -78,6 +78,8 @@ struct redis_events {
 	void (*on_gap)(void *arg);
 	/* There is room in the pending list again after REDIS_FULL. */
 	void (*on_room)(void *arg);
+	/* A message on a channel of redis_listen(), as it was published. Both are borrowed for the call. */
+	void (*on_internal)(void *arg, struct slice channel, struct slice payload);
 };
 
 enum redis_result {
@@ -113,6 +115,10 @@ void redis_free(struct redis *r); /* NULL is fine; calls nobody back */
  * another subscription of that name lives. */
 struct redis_sub *redis_subscribe(struct redis *r, const struct cfg_namespace *ns, const char *channel,
 				  void *owner) MUST_CHECK;
+/* Be told what is published on a channel that servers talk on among themselves (copied; begins with CFG_OWN_PREFIX): one
+ * plain channel, from now on and for ever; what is subscribed includes it before on_state() says up. 0; -1: ENOMEM; EEXIST. */
+int redis_listen(struct redis *r, const char *channel) MUST_CHECK;
+
 /* UNSUBSCRIBE both channels and free `sub`: no event names it again. */
 void redis_unsubscribe(struct redis *r, struct redis_sub *sub);
 bool redis_sub_confirmed(const struct redis_sub *sub);

@@ -18,15 +18,26 @@ void redis_word_take(struct redis_word *w, const char *p, size_t len)
 	w->s[n] = '\0';
 }
 
-bool redis_word_denies_service(const struct redis_word *w)
+static bool is_one_of(const struct redis_word *w, const char *const *words, size_t n)
 {
-	static const char *const words[] = {"LOADING",     "NOAUTH",   "READONLY",  "MASTERDOWN", "BUSY",
-					    "CLUSTERDOWN", "TRYAGAIN", "WRONGPASS", "MOVED"};
-
-	for (size_t i = 0; i < ARRAY_LEN(words); i++)
+	for (size_t i = 0; i < n; i++)
 		if (strcmp(w->s, words[i]) == 0)
 			return true;
 	return false;
+}
+
+bool redis_word_denies_link(const struct redis_word *w)
+{
+	static const char *const words[] = {"LOADING", "NOAUTH", "READONLY", "MASTERDOWN", "WRONGPASS"};
+
+	return is_one_of(w, words, ARRAY_LEN(words));
+}
+
+bool redis_word_denies_service(const struct redis_word *w)
+{
+	static const char *const words[] = {"BUSY", "CLUSTERDOWN", "TRYAGAIN", "MOVED"};
+
+	return redis_word_denies_link(w) || is_one_of(w, words, ARRAY_LEN(words));
 }
 
 static int put_step(struct redis_hello *h, struct buf *out, uint8_t step, int argc, const char **argv)

@@ -19,6 +19,8 @@ void redis_word_take(struct redis_word *w, const char *p, size_t len);
 
 /* Errors that say "not now" or "not you": the link is of no use until they pass. */
 bool redis_word_denies_service(const struct redis_word *w) MUST_CHECK;
+/* Of these, the ones that hold for any command: MOVED or BUSY may be said to one and not to the next. */
+bool redis_word_denies_link(const struct redis_word *w) MUST_CHECK;
 
 struct redis_hello {
 	uint8_t step[3]; /* enum redis_hello_step, in order of sending */

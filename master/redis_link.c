@@ -66,7 +66,10 @@ struct redis_link {
 
 static const char *kind_name(const struct redis_link *l)
 {
-	return l->kind == REDIS_LINK_SUB ? "sub" : "pub";
+	static const char *const names[] = {
+		[REDIS_LINK_SUB] = "sub", [REDIS_LINK_PUB] = "pub", [REDIS_LINK_CMD] = "cmd"};
+
+	return names[l->kind];
 }
 
 static void log_link(struct redis_link *l, enum log_level level, const char *event, const char *reason,
@@ -287,7 +290,7 @@ void redis_link_flush(struct redis_link *l)
 	while (redis_link_queued(l) > 0 && !l->out_dead && l->sent_bytes - start < WRITE_PER_TURN) {
 		if (!write_once(l))
 			break;
-		if (l->state == OPEN && redis_link_queued(l) < OUT_LOW)
+		if (l->state == OPEN && redis_link_queued(l) < OUT_LOW && l->ev.drained != NULL)
 			l->ev.drained(l->ev.arg);
 	}
 	watch_as_needed(l);
@@ -394,16 +397,24 @@ static bool ping_reply(struct redis_link *l, int type, const char *p, size_t len
 	return true;
 }
 
+/* One answer to an own command has come. false: none is owed. */
+static bool settle_one(struct redis_link *l)
+{
+	if (l->owed == 0)
+		return false;
+	l->owed--;
+	l->ping_owed -= l->ping_owed > 0;
+	return true;
+}
+
 static bool command_reply(struct redis_link *l, int type)
 {
 	bool is_error = type == REDIS_REPLY_ERROR;
 
 	if (is_error && redis_word_denies_service(&l->word))
 		return end_by_word(l);
-	if (l->owed == 0 || !(is_error || type == REDIS_REPLY_INTEGER))
+	if (!(is_error || type == REDIS_REPLY_INTEGER) || !settle_one(l))
 		return false;
-	l->owed--;
-	l->ping_owed -= l->ping_owed > 0;
 	return l->ev.reply(l->ev.arg, type, is_error ? l->word.s : NULL);
 }
 
@@ -420,6 +431,22 @@ static bool on_plain(void *arg, int type, const char *p, size_t len)
 	if (l->kind == REDIS_LINK_SUB || (l->pinging && l->ping_owed == 0))
 		return ping_reply(l, type, p, len);
 	return command_reply(l, type);
+}
+
+/* The command link: any answer at all, but for those of HELLO and PING. */
+static bool on_tree(void *arg, const redisReply *reply)
+{
+	struct redis_link *l = arg;
+
+	if (l->state == HELLO)
+		return hello_reply(l, reply->type, reply->str, reply->len);
+	if (reply->type == REDIS_REPLY_ERROR)
+		redis_word_take(&l->word, reply->str, reply->len);
+	if (l->pinging && l->ping_owed == 0)
+		return ping_reply(l, reply->type, reply->str, reply->len);
+	if (reply->type == REDIS_REPLY_ERROR && redis_word_denies_link(&l->word))
+		return end_by_word(l);
+	return settle_one(l) && l->ev.tree(l->ev.arg, reply);
 }
 
 static bool on_item(void *arg, const struct redis_item *item)
@@ -533,6 +560,8 @@ static void say_hello(struct redis_link *l)
 {
 	struct redis_reply_events ev = {.arg = l, .array = on_array, .item = on_item, .plain = on_plain};
 
+	if (l->kind == REDIS_LINK_CMD)
+		ev = (struct redis_reply_events){.arg = l, .tree = on_tree};
 	link_move(l, HELLO);
 	l->out_dead = l->pinging = false;
 	l->owed = l->ping_owed = 0;

@@ -44,14 +44,16 @@ struct redis_link_events {
 	/* Publisher: the answer to the oldest own command without one (REDIS_REPLY_INTEGER or _ERROR; of an
 	 * error its first word). false = drop the link. */
 	bool (*reply)(void *arg, int type, const char *word);
-	/* The output is nearly empty: more may be queued. */
+	/* Commands: the answer to the oldest own command without one. */
+	bool (*tree)(void *arg, const redisReply *reply);
+	/* The output is nearly empty: more may be queued. May be NULL. */
 	void (*drained)(void *arg);
 	/* A PING was queued; its answer came. Either may be NULL. */
 	void (*ping)(void *arg);
 	void (*pong)(void *arg);
 };
 
-enum redis_link_kind { REDIS_LINK_SUB, REDIS_LINK_PUB };
+enum redis_link_kind { REDIS_LINK_SUB, REDIS_LINK_PUB, REDIS_LINK_CMD };
 
 /* `cfg` and `loop` are borrowed, `ev` is copied. Connects as soon as the loop runs. NULL: ENOMEM. */
 struct redis_link *redis_link_new(struct ev_loop *loop, const struct cfg_redis *cfg,
@@ -61,7 +63,7 @@ void redis_link_free(struct redis_link *l); /* NULL is fine; calls nobody back *
 bool redis_link_is_open(const struct redis_link *l);
 
 /* Queue bytes of whole commands; only while open. `commands` = how many answers are owed for them
- * (publisher). Returns 0, or -1 (ENOMEM) with nothing queued. Nothing is written before redis_link_flush().
+ * (not of a subscriber). Returns 0, or -1 (ENOMEM) with nothing queued. Nothing is written before redis_link_flush().
  */
 int redis_link_put(struct redis_link *l, const void *p, size_t len, unsigned commands) MUST_CHECK;
 

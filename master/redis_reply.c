@@ -13,6 +13,7 @@ struct redis_reply {
 	struct redis_reply_events ev;
 	redisReader *reader;
 	size_t max_bulk;
+	size_t tree_bytes; /* of the tree under way */
 	const char *why;
 	bool paused, parsing;
 };
@@ -76,6 +77,65 @@ static redisReplyObjectFunctions reply_functions = {
 	.freeObject = drop_nothing,
 };
 
+/* ---- trees: hiredis' own functions behind ours, which keep the account. The library has no name for them but
+ * the one that a fresh reader has. */
+
+static const redisReplyObjectFunctions *native;
+
+static bool afford(const redisReadTask *t, size_t bytes)
+{
+	struct redis_reply *r = t->privdata;
+
+	if (t->parent == NULL)
+		r->tree_bytes = 0;
+	r->tree_bytes += bytes;
+	if (r->why == NULL && r->tree_bytes > r->max_bulk)
+		redis_reply_end(r, "oversized");
+	return r->why == NULL;
+}
+
+static void *tree_string(const redisReadTask *t, char *p, size_t len)
+{
+	return afford(t, len) ? native->createString(t, p, len) : NULL;
+}
+
+static void *tree_integer(const redisReadTask *t, long long value)
+{
+	return afford(t, 0) ? native->createInteger(t, value) : NULL;
+}
+
+static void *tree_nil(const redisReadTask *t)
+{
+	return afford(t, 0) ? native->createNil(t) : NULL;
+}
+
+/* The elements are paid for when they are announced: an array is allocated at its full length. */
+static void *tree_array(const redisReadTask *t, int elements)
+{
+	return afford(t, (size_t)elements * REDIS_ELEMENT_BYTES) ? native->createArray(t, elements) : NULL;
+}
+
+static redisReplyObjectFunctions tree_functions = {
+	.createString = tree_string,
+	.createArray = tree_array,
+	.createInteger = tree_integer,
+	.createNil = tree_nil,
+	.freeObject = freeReplyObject,
+};
+
+static bool deliver(struct redis_reply *r, void *reply)
+{
+	bool ok;
+
+	if (r->ev.tree == NULL)
+		return true; /* it was when it was seen */
+	ok = r->ev.tree(r->ev.arg, reply);
+	freeReplyObject(reply);
+	return ok;
+}
+
+/* ---- feeding */
+
 /* Of a bulk the reader waits for, the announced length. */
 static bool is_bulk_bounded(const struct redis_reply *r, const char *p, size_t have)
 {
@@ -106,13 +166,18 @@ static bool is_bounded(const struct redis_reply *r)
 
 static bool parse(struct redis_reply *r)
 {
-	void *reply = NULL;
+	void *reply;
+	bool more;
 
 	r->parsing = true;
 	do {
+		reply = NULL;
 		if (redisReaderGetReply(r->reader, &reply) == REDIS_ERR)
 			redis_reply_end(r, "protocol");
-	} while (reply != NULL && !r->paused && r->why == NULL);
+		more = reply != NULL;
+		if (more && !deliver(r, reply))
+			redis_reply_end(r, "protocol");
+	} while (more && !r->paused && r->why == NULL);
 	r->parsing = false;
 	if (!r->paused && r->why == NULL && !is_bounded(r))
 		redis_reply_end(r, "oversized");
@@ -175,6 +240,20 @@ void redis_reply_set_max_bulk(struct redis_reply *r, size_t bytes)
 	r->max_bulk = bytes;
 }
 
+static redisReader *new_reader(bool makes_trees)
+{
+	redisReader *reader;
+
+	if (!makes_trees)
+		return redisReaderCreateWithFunctions(&reply_functions);
+	reader = redisReaderCreate();
+	if (reader == NULL)
+		return NULL;
+	native = reader->fn;
+	reader->fn = &tree_functions;
+	return reader;
+}
+
 struct redis_reply *redis_reply_new(const struct redis_reply_events *ev)
 {
 	struct redis_reply *r = calloc(1, sizeof(*r));
@@ -183,7 +262,7 @@ struct redis_reply *redis_reply_new(const struct redis_reply_events *ev)
 		return NULL;
 	r->ev = *ev;
 	r->max_bulk = MAX_BULK;
-	r->reader = redisReaderCreateWithFunctions(&reply_functions);
+	r->reader = new_reader(ev->tree != NULL);
 	if (r->reader == NULL) {
 		free(r);
 		return NULL;

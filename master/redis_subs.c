@@ -162,6 +162,7 @@ static void unsync(struct redis_subs *s, struct redis_sub *sub)
 static void unconfirm(struct redis_subs *s, struct redis_sub *sub)
 {
 	s->confirmed -= sub->confirmed;
+	s->internal -= sub->confirmed && sub->is_internal;
 	sub->confirmed = false;
 }
 
@@ -175,8 +176,10 @@ static void settle(struct redis_subs *s, struct redis_sub *sub)
 	} else if (sub->wanted && sub->on_wire && !sub->confirmed) {
 		sub->confirmed = true;
 		s->confirmed++;
+		s->internal += sub->is_internal;
 		unsync(s, sub);
-		s->on_confirmed(s->arg, sub);
+		if (!sub->is_internal)
+			s->on_confirmed(s->arg, sub);
 	}
 }
 
@@ -206,6 +209,16 @@ struct redis_sub *redis_subs_want(struct redis_subs *s, uint16_t ns, const char 
 	sub->ns = ns;
 	sub->owner = owner;
 	return sub;
+}
+
+int redis_subs_listen(struct redis_subs *s, const char *name)
+{
+	struct redis_sub *sub = redis_subs_want(s, 0, name, NULL);
+
+	if (sub == NULL)
+		return -1;
+	sub->is_internal = true; /* nothing has been sent yet: that is done once per turn */
+	return 0;
 }
 
 int redis_subs_unwant(struct redis_subs *s, struct redis_sub *sub)
@@ -297,25 +310,41 @@ static size_t take_batch(struct redis_subs *s, struct redis_sub **batch, bool *s
 	return n;
 }
 
+static size_t channels_of(const struct redis_sub *sub)
+{
+	return sub->is_internal ? 1 : 2;
+}
+
+static int put_names(struct redis_subs *s, const struct redis_sub *sub)
+{
+	static const struct slice none = {"", 0};
+	struct slice name = {sub->name, sub->len};
+
+	if (resp_put_bulk(&s->out, none, name) == -1)
+		return -1;
+	return sub->is_internal ? 0 : resp_put_bulk(&s->out, meta, name);
+}
+
 static int write_batch(struct redis_subs *s, struct redis_link *link, struct redis_sub **batch, size_t n,
 		       bool subscribe)
 {
 	static const struct slice none = {"", 0}, verb[2] = {{"UNSUBSCRIBE", 11}, {"SUBSCRIBE", 9}};
+	size_t channels = 0;
 
+	for (size_t i = 0; i < n; i++)
+		channels += channels_of(batch[i]);
 	s->out.len = 0;
-	if (resp_put_array(&s->out, 1 + 2 * n) == -1 || resp_put_bulk(&s->out, none, verb[subscribe]) == -1)
+	if (resp_put_array(&s->out, 1 + channels) == -1 ||
+	    resp_put_bulk(&s->out, none, verb[subscribe]) == -1)
 		return -1;
-	for (size_t i = 0; i < n; i++) {
-		struct slice name = {batch[i]->name, batch[i]->len};
-
-		if (resp_put_bulk(&s->out, none, name) == -1 || resp_put_bulk(&s->out, meta, name) == -1)
+	for (size_t i = 0; i < n; i++)
+		if (put_names(s, batch[i]) == -1)
 			return -1;
-	}
 	if (redis_link_put(link, s->out.p, s->out.len, 0) == -1)
 		return -1;
 	for (size_t i = 0; i < n; i++) {
 		batch[i]->on_wire = subscribe;
-		batch[i]->owed += 2;
+		batch[i]->owed += (uint32_t)channels_of(batch[i]);
 		batch[i]->queued = false;
 	}
 	return 0;

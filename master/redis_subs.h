@@ -1,7 +1,7 @@
 /* redis_subs.h - which channels are subscribed: the table of names, and what is still to be said to Redis.
  *
  * Master process only; never blocks. One entry stands for a name's two Redis channels (bare, and own
- * messages).
+ * messages); an internal one for the bare channel alone, and it is wanted for ever.
  *
  * Wish and wire are kept apart. Changes of the wish only queue the entry; redis_subs_write() compares the two
  * once per loop turn and sends what differs, in batches, so that a quick unsubscribe and subscribe costs
@@ -34,6 +34,7 @@ struct redis_sub {
 	bool confirmed : 1;
 	bool queued : 1;  /* stands in redis_subs.queue: not to be freed */
 	bool syncing : 1; /* was wanted when the link opened, not confirmed since */
+	bool is_internal : 1;
 	uint8_t pins : 3; /* callers that hold on to the entry */
 	char name[];      /* NUL-terminated bare channel */
 };
@@ -44,6 +45,7 @@ struct redis_subs {
 	struct redis_sub **queue; /* first come, first sent */
 	size_t queue_at, queue_len, queue_cap;
 	size_t confirmed, syncing; /* entries with that flag */
+	size_t internal;           /* entries with that flag: confirmed ones */
 	struct redis_sub *last;    /* found last; messages come in runs of one channel */
 	struct redis_sub
 		*reading; /* the caller's: channel of the message under way; NULL when the entry is freed */
@@ -58,6 +60,9 @@ void redis_subs_free(struct redis_subs *s);
 /* Want a channel. NULL: ENOMEM; EEXIST if it is wanted already; EINVAL for a name over 64,000 bytes. */
 struct redis_sub *redis_subs_want(struct redis_subs *s, uint16_t ns, const char *name,
 				  void *owner) MUST_CHECK;
+
+/* Want an internal channel. 0; -1 with ENOMEM, EEXIST or EINVAL as above. */
+int redis_subs_listen(struct redis_subs *s, const char *name) MUST_CHECK;
 
 /* Want it no longer; `sub` may be freed at once. Returns -1 with ENOMEM if Redis can't be told: the link must
  * go. */
@@ -88,6 +93,12 @@ int redis_subs_write(struct redis_subs *s, struct redis_link *link) MUST_CHECK;
 
 /* Redis confirmed a SUBSCRIBE or UNSUBSCRIBE of one of the name's channels; on_confirmed may be called. */
 void redis_subs_reply(struct redis_subs *s, const char *name, size_t len);
+
+/* Redis channels that are confirmed. */
+static inline size_t redis_subs_channels(const struct redis_subs *s)
+{
+	return s->confirmed * 2 - s->internal;
+}
 
 /* All that was wanted when the link opened has been confirmed. */
 static inline bool redis_subs_is_synced(const struct redis_subs *s)

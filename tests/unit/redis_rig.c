@@ -326,6 +326,7 @@ void rig_node_open(struct rig_node *n)
 	struct redis_events ev = proto;
 
 	ev.arg = n;
+	ev.on_internal = n->on_internal;
 	n->r = redis_new(n->g->loop, &n->cfg, n->origin, &ev);
 	MUST(n->r != NULL);
 }

@@ -81,6 +81,7 @@ struct rig_node {
 	uint64_t n_flood;
 	void (*on_message)(struct rig_node *n); /* called from on_publication after remembering */
 	void (*on_refused)(struct rig_node *n); /* ... and before refusing */
+	void (*on_internal)(void *arg, struct slice channel, struct slice payload);
 };
 
 /* Times that suit tests; the caller may change cfg before rig_node_open(). */
