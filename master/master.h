@@ -152,6 +152,8 @@ struct master {
 	uint64_t ring_full_logged_ms;
 
 	struct redis *redis;        /* NULL: local mode */
+	struct redis_cmd *cmd;      /* the command link; NULL: local mode */
+	struct relay_table *relay;  /* relay.c: who listens to what; NULL: nobody yet */
 	struct cfg_redis redis_cfg; /* what it borrows: the first configuration's, copied */
 	struct interest_entry *family[CFG_MAX_NAMESPACES]; /* subscriptions of family channels */
 	bool was_subscribed[CFG_MAX_NAMESPACES];           /* confirmed at least once */

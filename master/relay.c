@@ -1,5 +1,6 @@
 #include "master/relay.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -265,6 +266,86 @@ static void on_room(void *arg)
 	m->is_redis_full = false; /* the look before the loop blocks finds what waits */
 }
 
+/* ---- what the other parts of the master do with Redis */
+
+struct relay_table {
+	struct {
+		const char *channel;
+		relay_internal_fn *fn;
+		void *arg;
+	} internal[RELAY_INTERNAL_MAX];
+	struct redis_cmd_events watch[RELAY_WATCH_MAX];
+	unsigned n_internal, n_watch;
+};
+
+static struct relay_table *table(struct master *m)
+{
+	if (m->relay == NULL)
+		m->relay = calloc(1, sizeof(*m->relay));
+	return m->relay;
+}
+
+int relay_listen(struct master *m, const char *channel, relay_internal_fn *fn, void *arg)
+{
+	struct relay_table *t = table(m);
+
+	if (t == NULL)
+		return -1;
+	if (t->n_internal == RELAY_INTERNAL_MAX) {
+		errno = ENOSPC;
+		return -1;
+	}
+	if (m->redis != NULL && redis_listen(m->redis, channel) == -1)
+		return -1;
+	t->internal[t->n_internal].channel = channel;
+	t->internal[t->n_internal].fn = fn;
+	t->internal[t->n_internal++].arg = arg;
+	return 0;
+}
+
+int relay_watch(struct master *m, const struct redis_cmd_events *ev)
+{
+	struct relay_table *t = table(m);
+
+	if (t == NULL)
+		return -1;
+	if (t->n_watch == RELAY_WATCH_MAX) {
+		errno = ENOSPC;
+		return -1;
+	}
+	t->watch[t->n_watch++] = *ev;
+	return 0;
+}
+
+static void on_internal(void *arg, struct slice channel, struct slice payload)
+{
+	struct master *m = arg;
+	struct relay_table *t = m->relay;
+
+	for (unsigned i = 0; i < t->n_internal; i++)
+		if (strlen(t->internal[i].channel) == channel.len &&
+		    memcmp(t->internal[i].channel, channel.p, channel.len) == 0)
+			t->internal[i].fn(t->internal[i].arg, channel, payload);
+}
+
+static void on_cmd_open(void *arg)
+{
+	struct master *m = arg;
+
+	for (unsigned i = 0; m->relay != NULL && i < m->relay->n_watch; i++)
+		if (m->relay->watch[i].open != NULL)
+			m->relay->watch[i].open(m->relay->watch[i].arg);
+}
+
+static void on_cmd_lost(void *arg)
+{
+	struct master *m = arg;
+
+	for (unsigned i = 0; m->relay != NULL && i < m->relay->n_watch; i++)
+		if (m->relay->watch[i].lost != NULL)
+			m->relay->watch[i].lost(m->relay->watch[i].arg);
+}
+
 /* ---- start, end, upkeep */
 
 /* Strings that the Redis side borrows for its life; a configuration lives only until the next reload. */
@@ -287,8 +368,9 @@ static int copy_redis(struct cfg_redis *dst, const struct cfg_redis *src)
 		       : 0;
 }
 
-int relay_start(struct master *m)
+static int start_links(struct master *m)
 {
+	const struct redis_cmd_events cmd = {.arg = m, .open = on_cmd_open, .lost = on_cmd_lost};
 	const struct redis_events events = {
 		.arg = m,
 		.on_publication = on_publication,
@@ -297,16 +379,26 @@ int relay_start(struct master *m)
 		.on_state = on_state,
 		.on_gap = on_gap,
 		.on_room = on_room,
+		.on_internal = on_internal,
 	};
 
+	m->redis_down_ms = clock_mono_ms();
+	m->redis = redis_new(m->loop, &m->redis_cfg, m->seq.origin, &events);
+	m->cmd = redis_cmd_new(m->loop, &m->redis_cfg, &cmd);
+	if (m->redis == NULL || m->cmd == NULL)
+		return -1;
+	for (unsigned i = 0; m->relay != NULL && i < m->relay->n_internal; i++)
+		if (redis_listen(m->redis, m->relay->internal[i].channel) == -1)
+			return -1;
+	return 0;
+}
+
+int relay_start(struct master *m)
+{
 	if (copy_redis(&m->redis_cfg, &m->generation->config->redis) == -1)
 		return -1;
 	m->seq.is_local = m->redis_cfg.url == NULL || *m->redis_cfg.url == '\0';
-	if (m->seq.is_local)
-		return subscribe_start(m);
-	m->redis_down_ms = clock_mono_ms();
-	m->redis = redis_new(m->loop, &m->redis_cfg, m->seq.origin, &events);
-	if (m->redis == NULL)
+	if (!m->seq.is_local && start_links(m) == -1)
 		return -1;
 	return subscribe_start(m);
 }
@@ -314,8 +406,12 @@ int relay_start(struct master *m)
 void relay_stop(struct master *m)
 {
 	subscribe_stop(m);
+	redis_cmd_free(m->cmd);
+	m->cmd = NULL;
 	redis_free(m->redis);
 	m->redis = NULL;
+	free(m->relay);
+	m->relay = NULL;
 	config_redis_clear(&m->redis_cfg);
 	free(m->redis_cfg.ca_file);
 }

@@ -8,6 +8,7 @@
 #define RC_RELAY_H
 
 #include "master/master.h"
+#include "master/redis_cmd.h"
 
 /* Connect, if a URL is configured, and subscribe what is subscribed from the start. 0, or -1 with ENOMEM. */
 int relay_start(struct master *m) MUST_CHECK;
@@ -31,6 +32,18 @@ bool relay_publish(struct master *m, struct child *c, const struct relay_message
 bool relay_refuses_size(struct master *m, struct child *c, const struct relay_message *msg,
 			uint64_t total) MUST_CHECK;
 void relay_refuse(struct master *m, struct child *c, const struct relay_message *msg, enum rec_answer why);
+
+/* What comes on the Redis channel `channel` (a literal or kept by the caller for the master's life; begins with
+ * CFG_OWN_PREFIX) goes to `fn`, on the loop; slices are borrowed for the call. At any time, also before relay_start(); at most
+ * RELAY_INTERNAL_MAX of them. In local mode none ever comes. 0, or -1: ENOMEM, ENOSPC, EEXIST. */
+#define RELAY_INTERNAL_MAX 8
+typedef void relay_internal_fn(void *arg, struct slice channel, struct slice payload);
+int relay_listen(struct master *m, const char *channel, relay_internal_fn *fn, void *arg) MUST_CHECK;
+
+/* Be told when the command link (m->cmd) opens and is lost: at most RELAY_WATCH_MAX of them, before relay_start(); either
+ * function may be NULL. 0, or -1 with ENOSPC. */
+#define RELAY_WATCH_MAX 4
+int relay_watch(struct master *m, const struct redis_cmd_events *ev) MUST_CHECK;
 
 /* The ring has space again. */
 void relay_resume(struct master *m);
