@@ -242,6 +242,7 @@ int json_object_begin(struct json_iter *it, struct slice text)
 		return -1;
 	it->p = skip_blanks(text.p, end);
 	it->end = end;
+	it->comma = NULL;
 	it->is_first = true;
 	if (it->p == end || *it->p != '{')
 		return -1;
@@ -268,6 +269,7 @@ int json_object_next(struct json_iter *it, struct json_member *m)
 	if (!it->is_first) {
 		if (*p != ',')
 			return -1;
+		it->comma = p;
 		p = skip_blanks(p + 1, it->end);
 	}
 	it->is_first = false;
@@ -284,6 +286,36 @@ int json_object_next(struct json_iter *it, struct json_member *m)
 		return -1;
 	m->value = (struct slice){value, (size_t)(p - value)};
 	it->p = p;
+	return 1;
+}
+
+int json_array_begin(struct json_iter *it, struct slice raw)
+{
+	if (raw.len < 2 || raw.p[0] != '[')
+		return -1;
+	*it = (struct json_iter){.p = raw.p + 1, .end = raw.p + raw.len, .is_first = true};
+	return 0;
+}
+
+int json_array_next(struct json_iter *it, struct slice *value, enum json_type *type)
+{
+	const char *p = skip_blanks(it->p, it->end), *behind;
+
+	if (p == it->end)
+		return -1;
+	if (*p == ']')
+		return 0;
+	if (!it->is_first) {
+		if (*p != ',')
+			return -1;
+		p = skip_blanks(p + 1, it->end);
+	}
+	it->is_first = false;
+	behind = skip_value(p, it->end, JSON_DEPTH_MAX - 1, type);
+	if (behind == NULL)
+		return -1;
+	*value = (struct slice){p, (size_t)(behind - p)};
+	it->p = behind;
 	return 1;
 }
 
@@ -351,7 +383,8 @@ static bool unquote(struct slice raw, const char **p, const char **end)
 	return true;
 }
 
-bool json_is(struct slice raw, const char *s)
+/* Compare while decoding. *rest: what of the string is left behind `s`. */
+static bool begins(struct slice raw, const char *s, size_t *rest)
 {
 	size_t n, len = strlen(s);
 	const char *p, *end;
@@ -359,9 +392,13 @@ bool json_is(struct slice raw, const char *s)
 
 	if (!unquote(raw, &p, &end) || (size_t)(end - p) < len) /* decoding never makes longer */
 		return false;
-	if (memchr(p, '\\', (size_t)(end - p)) == NULL)
-		return (size_t)(end - p) == len && memcmp(p, s, len) == 0;
-	while (p < end) {
+	if (len > 0 && *p != *s && *p != '\\')
+		return false; /* most keys end here */
+	if (memchr(p, '\\', len) == NULL) {
+		*rest = (size_t)(end - p) - len;
+		return memcmp(p, s, len) == 0;
+	}
+	while (len > 0 && p < end) {
 		c[0] = *p++;
 		n = c[0] == '\\' ? decode_escape(&p, end, c) : 1;
 		if (n == 0 || n > len || memcmp(c, s, n) != 0)
@@ -369,7 +406,22 @@ bool json_is(struct slice raw, const char *s)
 		s += n;
 		len -= n;
 	}
+	*rest = (size_t)(end - p);
 	return len == 0;
+}
+
+bool json_is(struct slice raw, const char *s)
+{
+	size_t rest;
+
+	return begins(raw, s, &rest) && rest == 0;
+}
+
+bool json_begins(struct slice raw, const char *s)
+{
+	size_t rest;
+
+	return begins(raw, s, &rest);
 }
 
 ssize_t json_string_copy(struct slice raw, char *dst, size_t size)
@@ -476,30 +528,26 @@ static struct slice canonical_integer(struct slice raw)
 	return raw;
 }
 
-static enum json_route route_text(const struct json_member *m, char *dst, size_t size, size_t *len)
+ssize_t json_canonical(struct slice raw, enum json_type type, char *dst, size_t size)
 {
 	struct slice number;
-	ssize_t n;
 
-	if (m->type == JSON_TYPE_STRING) {
-		n = json_string_copy(m->value, dst, size);
-		*len = n < 0 ? 0 : (size_t)n;
-		return n < 0 ? JSON_ROUTE_NONE : JSON_ROUTE_OK;
-	}
-	if (m->type != JSON_TYPE_NUMBER)
-		return JSON_ROUTE_NONE;
-	number = canonical_integer(m->value);
+	if (type == JSON_TYPE_STRING)
+		return json_string_copy(raw, dst, size);
+	if (type != JSON_TYPE_NUMBER)
+		return -1;
+	number = canonical_integer(raw);
 	if (number.len == 0 || number.len > size)
-		return JSON_ROUTE_NONE;
+		return -1;
 	memcpy(dst, number.p, number.len);
-	*len = number.len;
-	return JSON_ROUTE_OK;
+	return (ssize_t)number.len;
 }
 
 enum json_route json_route_value(struct slice text, const char *key, char *dst, size_t size, size_t *len)
 {
 	struct json_member m, last = {.type = JSON_TYPE_NULL};
 	struct json_iter it;
+	ssize_t n;
 	int rc;
 
 	if (json_object_begin(&it, text) == -1) {
@@ -511,5 +559,9 @@ enum json_route json_route_value(struct slice text, const char *key, char *dst, 
 		if (json_is(m.key, key))
 			last = m;
 	}
-	return rc == -1 ? JSON_ROUTE_BAD_JSON : route_text(&last, dst, size, len);
+	if (rc == -1)
+		return JSON_ROUTE_BAD_JSON;
+	n = json_canonical(last.value, last.type, dst, size);
+	*len = n < 0 ? 0 : (size_t)n;
+	return n < 0 ? JSON_ROUTE_NONE : JSON_ROUTE_OK;
 }

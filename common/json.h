@@ -33,9 +33,11 @@ struct json_member {
 	enum json_type type;
 };
 
-/* Where the walk over one object stands. */
+/* Where the walk over one object or array stands. */
 struct json_iter {
 	const char *p, *end;
+	const char
+		*comma; /* in front of the member that json_object_next() gave last; NULL: it is the first */
 	bool is_first;
 };
 
@@ -51,8 +53,14 @@ int json_object_begin(struct json_iter *it, struct slice text) MUST_CHECK;
  * stand there. */
 int json_object_next(struct json_iter *it, struct json_member *m) MUST_CHECK;
 
-/* Is this raw key or string, decoded, the same bytes as `s`? */
+/* The same over an array that the scanner has given as a value. json_array_next() gives an element and
+ * returns 1; 0 at the end; -1 if the text is none that was accepted. */
+int json_array_begin(struct json_iter *it, struct slice raw) MUST_CHECK;
+int json_array_next(struct json_iter *it, struct slice *value, enum json_type *type) MUST_CHECK;
+
+/* Is this raw key or string, decoded, the same bytes as `s`? Does it begin with them? */
 bool json_is(struct slice raw, const char *s) MUST_CHECK;
+bool json_begins(struct slice raw, const char *s) MUST_CHECK;
 
 /* Decode a raw string to dst (which may be raw.p), never more than raw.len - 2 bytes. Returns the bytes
  * written, or -1: more than `size`, a lone surrogate, or not a string that the scanner gave.
@@ -66,6 +74,11 @@ int json_string_decode(struct slice raw, struct buf *out) MUST_CHECK;
 int json_escape(struct buf *out, struct slice s) MUST_CHECK;
 int json_put_string(struct buf *out, struct slice s) MUST_CHECK;
 
+/* The canonical text of a value, as ids are compared: a string's decoded bytes, an integer's decimal digits
+ * ("-0" is "0"; 1.0 and 1e2 are no integers). Returns its length, at most `size`; -1: it is neither, has a
+ * lone surrogate, or is longer. */
+ssize_t json_canonical(struct slice raw, enum json_type type, char *dst, size_t size) MUST_CHECK;
+
 enum json_route {
 	JSON_ROUTE_OK,
 	JSON_ROUTE_BAD_UTF8,   /* the text is not UTF-8 */
@@ -74,9 +87,8 @@ enum json_route {
 	JSON_ROUTE_NONE,       /* no such key, neither string nor integer, or longer than `size` */
 };
 
-/* The canonical text of top-level member `key` (the last, if repeated): a string's decoded bytes, an
- * integer's decimal digits
- * ("-0" is "0"; "1.0" and "1e2" are no integers). Sets *len on JSON_ROUTE_OK; no NUL is added. */
+/* The canonical text of top-level member `key` (the last, if repeated). Sets *len on JSON_ROUTE_OK; no NUL is
+ * added. */
 enum json_route json_route_value(struct slice text, const char *key, char *dst, size_t size,
 				 size_t *len) MUST_CHECK;
 
