@@ -9,6 +9,7 @@
 #include "common/room.h"
 #include "common/wsframe.h"
 #include "master/ask.h"
+#include "master/presence.h"
 #include "master/relay.h"
 #include "master/subscribe.h"
 #include "master/supervise.h"
@@ -81,6 +82,9 @@ static const char *handle_control(struct master *m, struct child *c, const struc
 			subscribe_drop(m, c, ns, room);
 		return NULL;
 	case UP_PRESENCE:
+		if (ns == NULL || !take_room(v, name, &room) || !presence_told(m, c, ns, room, v->payload, v->h.total))
+			return "presence";
+		return NULL;
 	case UP_ADMIT:
 	case UP_RELEASE:
 	case UP_MATCHED:

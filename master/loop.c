@@ -4,6 +4,7 @@
 #include "common/clock.h"
 #include "master/drain.h"
 #include "master/master.h"
+#include "master/presence.h"
 #include "master/relay.h"
 #include "master/reload.h"
 #include "master/status.h"
@@ -60,6 +61,7 @@ static void on_prepare_drain(struct ev_loop *loop, ev_prepare *prepare, int even
 	(void)loop;
 	(void)events;
 	m->has_more = drain_turn(m);
+	m->has_more = presence_turn(m) || m->has_more;
 	sweep_created(m);
 }
 
@@ -127,6 +129,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
 	reload_tick(m, now);
 	drain_tick(m, now);
 	relay_tick(m, now);
+	presence_tick(m, now);
 	status_tick(m);
 	subscribe_sweep(m,
 		    u64_max(SWEEP_MIN, n / (m->seq.interest.n_dead > 0 ? SWEEP_DEAD_PART : SWEEP_IDLE_PART)));

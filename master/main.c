@@ -12,6 +12,7 @@
 #include "master/config_load.h"
 #include "master/drain.h"
 #include "master/master.h"
+#include "master/presence.h"
 #include "master/relay.h"
 #include "master/reload.h"
 #include "master/signals.h"
@@ -65,7 +66,7 @@ static int start(struct master *m, struct config *c, struct buf *errors)
 	if (m->loop == NULL)
 		return -1;
 	master_watch(m);
-	if (relay_start(m) == -1)
+	if (presence_start(m) == -1 || relay_start(m) == -1)
 		return -1;
 	signals_start(m);
 	status_master(m);
@@ -82,6 +83,7 @@ static void finish(struct master *m)
 	start_remove_pid_file(m);
 	if (m->loop != NULL) {
 		relay_stop(m);
+		presence_stop(m);
 		signals_stop(m);
 		master_unwatch(m);
 		ev_loop_destroy(m->loop);

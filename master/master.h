@@ -14,6 +14,8 @@
  *    relay.c       between Redis and the sequencer: publications, answers
  *    subscribe.c   interest of the workers, subscriptions in Redis
  *    ask.c         what workers ask for
+ *    presence*.c   who is online, here and on the other replicas
+ *    crowd.c       how many users a namespace has
  *    status.c      what the workers show about the master
  *    redis*.c      the Redis links
  *
@@ -69,6 +71,8 @@ struct child {
 	struct generation *generation;
 	struct slot seg;
 	int wake_fd;
+
+	uint16_t presence_reader; /* presence.c: its number there + 1; 0 = none */
 
 	uint64_t control_pos, data_pos; /* read so far */
 	struct assembly assembly;
@@ -161,6 +165,7 @@ struct master {
 	bool is_redis_full;                                /* the pending list is full: no data is drained */
 	uint64_t redis_down_ms; /* since when the subscriber link is down; 0 = up */
 	struct subscribe_queue waits, lingers;
+	struct presence *presence;
 
 	char *pid_file;            /* NULL: none written */
 	int pid_fd;                /* locked while we live */

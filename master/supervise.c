@@ -13,6 +13,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "master/drain.h"
+#include "master/presence.h"
 #include "master/reload.h"
 #include "master/spawn.h"
 #include "master/status.h"
@@ -314,6 +315,7 @@ static void reap(struct master *m, struct child *c, int status)
 	vacate(m, c, status);
 	c->pid = 0;
 	seq_reader_remove(&m->seq, c->reader);
+	presence_worker_died(m, c);
 	zero_gauges(m, c);
 	child_move(m, c, WORKER_DRAIN);
 	supervise_bury(m, c);

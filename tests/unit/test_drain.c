@@ -13,6 +13,7 @@
 #include "common/wsframe.h"
 #include "master/ask.h"
 #include "master/drain.h"
+#include "master/presence.h"
 #include "master/relay.h"
 #include "master/subscribe.h"
 #include "master/supervise.h"
@@ -29,6 +30,7 @@ static struct {
 	bool is_full;       /* relay_publish() takes nothing */
 	uint64_t max;       /* relay_refuses_size() */
 	uint64_t len, sum;  /* of the last message */
+	uint32_t sockets;
 	uint8_t source[64]; /* order of publishers: their slots */
 	char room[CFG_ROOM_MAX + 1];
 	struct relay_message last;
@@ -93,6 +95,20 @@ void relay_refuse(struct master *m, struct child *c, const struct relay_message 
 	(void)msg;
 	(void)why;
 	seen.refused++;
+}
+
+bool presence_told(struct master *master, struct child *c, const struct cfg_namespace *of, struct slice room,
+		   struct slice user, uint32_t sockets)
+{
+	(void)master;
+	(void)c;
+	assert_int_equal(of->id, NS);
+	memcpy(seen.room, room.p, room.len);
+	seen.room[room.len] = '\0';
+	seen.len = user.len;
+	seen.sum = sum_of(user.p, user.len);
+	seen.sockets = sockets;
+	return user.len > 0;
 }
 
 bool ask_take(struct master *master, const struct ask_question *q)
@@ -245,6 +261,21 @@ static void test_control_is_taken(void **state)
 	assert_false(drain_has_work(&m));
 	/* What the sequencer looks at: nothing is left. */
 	assert_int_equal(m.seq.reader[m.child[0].reader].control_pos, ring_head(&up[0].control));
+}
+
+static void test_presence_is_taken(void **state)
+{
+	struct up_rec h = {.type = UP_PRESENCE, .ns = NS, .total = 3};
+
+	(void)state;
+	assert_true(uplink_push(&up[0].control, &h, (struct slice){"r", 1}, (struct slice){"user 7", 6}, false));
+	(void)drain_turn(&m);
+	assert_string_equal(seen.room, "r");
+	assert_true(seen.sum == sum_of("user 7", 6));
+	assert_int_equal(seen.sockets, 3);
+	assert_true(uplink_push(&up[0].control, &h, (struct slice){0}, (struct slice){0}, false));
+	(void)drain_turn(&m);
+	assert_int_equal(seen.killed, 1); /* as presence_told() said */
 }
 
 static void test_interest_goes_before_publications(void **state)
@@ -648,6 +679,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_control_is_taken),
+		TEST(test_presence_is_taken),
 		TEST(test_interest_goes_before_publications),
 		TEST(test_one_publication),
 		TEST(test_a_question_between_chunks),
