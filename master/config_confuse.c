@@ -53,57 +53,53 @@ static void on_error(cfg_t *cfg, const char *fmt, va_list ap)
 	scan_problem(reading, e ? &e->pos : NULL, e ? scan_key_name(e->key, &name) : NULL, "%s", what);
 }
 
-/* The options of one section as libconfuse wants them: every value is a string. NULL: ENOMEM. */
-static cfg_opt_t *section_options(const struct config_section *spec, size_t extra)
+/* The options of one section, and of those inside it, as libconfuse wants them: every value is a string. All
+ * arrays are noted in `made`, by the section's number, and are the caller's to free. NULL: ENOMEM. Sections
+ * may repeat there; the scanner has had its say on that. */
+static cfg_opt_t *section_options(const struct config_section *spec, cfg_opt_t **made)
 {
-	cfg_opt_t *opts = calloc(config_n_keys + extra + 2, sizeof(*opts));
+	cfg_opt_t *opts = calloc(config_n_keys + config_n_sections + 2, sizeof(*opts));
 	size_t n = 0;
 
+	made[spec - config_sections] = opts;
 	if (opts == NULL)
 		return NULL;
 	if (spec->has_title)
 		opts[n++] = (cfg_opt_t)CFG_STR_CB(scan_title_key.name, NULL, CFGF_NODEFAULT, on_value);
 	for (size_t i = 0; i < config_n_keys; i++) {
+		const char *name = config_keys[i].name;
+
 		if (strcmp(config_keys[i].section, spec->name) != 0)
 			continue;
 		if (config_keys[i].type == CKEY_LIST)
-			opts[n++] = (cfg_opt_t)CFG_STR_LIST_CB(config_keys[i].name, NULL, CFGF_NODEFAULT,
-							       on_value);
+			opts[n++] = (cfg_opt_t)CFG_STR_LIST_CB(name, NULL, CFGF_NODEFAULT, on_value);
 		else
-			opts[n++] =
-				(cfg_opt_t)CFG_STR_CB(config_keys[i].name, NULL, CFGF_NODEFAULT, on_value);
+			opts[n++] = (cfg_opt_t)CFG_STR_CB(name, NULL, CFGF_NODEFAULT, on_value);
+	}
+	for (size_t i = 1; i < config_n_sections; i++) {
+		const struct config_section *sub = &config_sections[i];
+		cfg_opt_t *sub_opts;
+
+		if (sub->when == CKEY_LATER || strcmp(sub->parent, spec->name) != 0)
+			continue;
+		sub_opts = section_options(sub, made);
+		if (sub_opts == NULL)
+			return NULL;
+		opts[n++] = (cfg_opt_t)CFG_SEC(sub->name, sub_opts, CFGF_MULTI);
 	}
 	opts[n] = (cfg_opt_t)CFG_END();
 	return opts;
 }
 
-/* The whole table for libconfuse. Sections may repeat there; the scanner has had its say on that. */
 static cfg_t *new_parser(void)
 {
-	cfg_opt_t *opts = section_options(&config_sections[0], config_n_sections);
-	cfg_opt_t **subs = calloc(config_n_sections, sizeof(cfg_opt_t *));
-	cfg_t *cfg = NULL;
-	size_t n = 0;
-	bool ok = opts != NULL && subs != NULL;
+	cfg_opt_t **made = calloc(config_n_sections, sizeof(cfg_opt_t *));
+	cfg_opt_t *opts = made == NULL ? NULL : section_options(&config_sections[0], made);
+	cfg_t *cfg = opts == NULL ? NULL : cfg_init(opts, CFGF_NONE); /* copies */
 
-	while (ok && opts[n].name != NULL)
-		n++;
-	for (size_t i = 1; ok && i < config_n_sections; i++) {
-		if (config_sections[i].when == CKEY_LATER)
-			continue;
-		subs[i] = section_options(&config_sections[i], 0);
-		ok = subs[i] != NULL;
-		if (ok)
-			opts[n++] = (cfg_opt_t)CFG_SEC(config_sections[i].name, subs[i], CFGF_MULTI);
-	}
-	if (ok) {
-		opts[n] = (cfg_opt_t)CFG_END();
-		cfg = cfg_init(opts, CFGF_NONE); /* copies */
-	}
-	for (size_t i = 0; subs != NULL && i < config_n_sections; i++)
-		free(subs[i]);
-	free(subs);
-	free(opts);
+	for (size_t i = 0; made != NULL && i < config_n_sections; i++)
+		free(made[i]);
+	free(made);
 	return cfg;
 }
 

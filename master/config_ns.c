@@ -8,8 +8,7 @@
 #define ORIGIN_MAX  512
 
 /* "a{room}b" taken apart. */
-struct pattern
-{
+struct pattern {
 	struct slice prefix, suffix;
 	const char *var; /* "{room}", "{conn}", or NULL */
 };

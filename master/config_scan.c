@@ -1,13 +1,11 @@
 #include "master/config_scan.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "master/config_file.h"
 #include "master/config_lex.h"
 
 #define DEPTH_MAX 16 /* sections inside each other; the language has two */
@@ -283,7 +281,7 @@ static struct scan_section *new_section(struct scan *s, struct scan_section *par
 		return NULL;
 	}
 	for (size_t i = 0; !spec->has_title && i < doc->n_sections; i++) {
-		if (doc->sections[i]->spec == spec) {
+		if (doc->sections[i]->spec == spec && doc->sections[i]->parent == parent) {
 			given_twice(doc, &pos, full, &doc->sections[i]->pos);
 			return NULL;
 		}
@@ -294,6 +292,7 @@ static struct scan_section *new_section(struct scan *s, struct scan_section *par
 		return NULL;
 	}
 	sec->spec = spec;
+	sec->parent = parent;
 	sec->pos = pos;
 	doc->sections[doc->n_sections++] = sec;
 	emits(doc, spec->name);
@@ -344,51 +343,6 @@ static void section(struct scan *s, struct scan_section *parent, struct slice na
 
 /* ---- files ---- */
 
-/* Read a whole regular file. NULL with errno, EFBIG when it is too large, ENOTSUP when it is no regular file.
- */
-static char *read_file(const char *path, size_t *len)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	struct stat st;
-	char *p = NULL;
-	ssize_t n = 0;
-	int err;
-
-	*len = 0;
-	if (fd == -1)
-		return NULL;
-	if (fstat(fd, &st) == -1)
-		goto fail;
-	if (!S_ISREG(st.st_mode)) {
-		errno = ENOTSUP;
-		goto fail;
-	}
-	p = malloc(SCAN_FILE_MAX + 1);
-	if (p == NULL)
-		goto fail;
-	while (*len <= SCAN_FILE_MAX && (n = read(fd, p + *len, SCAN_FILE_MAX + 1 - *len)) > 0)
-		*len += (size_t)n;
-	if (n == -1)
-		goto fail;
-	if (*len > SCAN_FILE_MAX) {
-		errno = EFBIG;
-		goto fail;
-	}
-	close(fd);
-	return p;
-fail:
-	err = errno;
-	close(fd);
-	free(p);
-	errno = err;
-	return NULL;
-}
-
-static const char *read_error(int err)
-{
-	return err == ENOTSUP ? "not a regular file" : strerror(err);
-}
-
 /* Read one file's statements into `sec`. `from`: the include statement, NULL for the first file. */
 static void read_into(struct scan_doc *doc, char *path, unsigned includes, const struct scan_pos *from,
 		      struct scan_section *sec, unsigned depth)
@@ -403,13 +357,13 @@ static void read_into(struct scan_doc *doc, char *path, unsigned includes, const
 		return;
 	}
 	doc->files[doc->n_files++] = path;
-	text = read_file(path, &len);
+	text = file_read(path, SCAN_FILE_MAX, &len);
 	doc->total += len;
 	if (text == NULL) {
 		if (from != NULL)
-			scan_problem(doc, from, "include", "%s: %s", path, read_error(errno));
+			scan_problem(doc, from, "include", "%s: %s", path, file_error(errno));
 		else
-			scan_problem(doc, &whole, NULL, "%s", read_error(errno));
+			scan_problem(doc, &whole, NULL, "%s", file_error(errno));
 		doc->broken = true;
 		return;
 	}

@@ -41,6 +41,7 @@ struct scan_entry {
 /* One section as it stands in the file; sections[0] is the top level. */
 struct scan_section {
 	const struct config_section *spec;
+	const struct scan_section *parent; /* the section that it stands in; NULL for the top level */
 	struct scan_pos pos;
 	struct scan_entry *title; /* NULL if it has none */
 	struct scan_entry **entries;

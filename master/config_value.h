@@ -23,6 +23,14 @@ uint32_t value_auto_workers(void);
  * is_unix, path or host and port; the rest is left. -1 with `err` set and `out` untouched. */
 int value_listener(const char *text, struct cfg_listener *out, struct value_error *err) MUST_CHECK;
 
+/* What values are made of: for config_url.c. Decimal digits, *rest is what follows them; false if there are
+ * none or they exceed 64 bits. The path of a unix socket, not too long. Is a host a numeric address of the
+ * family that its spelling says? */
+int value_fail(struct value_error *err, const char *fmt, ...) PRINTF_LIKE(2, 3);
+bool value_digits(const char *p, uint64_t *v, const char **rest) MUST_CHECK;
+int value_unix_path(const char *path, struct value_error *err) MUST_CHECK;
+bool value_is_numeric(const char *host, bool is_bracketed) MUST_CHECK;
+
 /* A Redis URL into `out` (url, tls, is_unix, host, port, user, password, path, db); what was there is freed.
  * "" or NULL: local mode. -1 with `err` set: `out` then is in local mode. */
 int value_redis_url(const char *text, struct cfg_redis *out, struct value_error *err) MUST_CHECK;

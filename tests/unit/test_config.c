@@ -1,5 +1,5 @@
 /* LINK: master/config_load.c master/config_ns.c master/config_print.c master/config_scan.c master/config_doc.c
- * master/config_lex.c master/config_confuse.c master/config_value.c master/cli.c */
+ * master/config_lex.c master/config_confuse.c master/config_value.c master/config_url.c master/config_file.c master/cli.c */
 /* config: whole files with the exact list of their problems (tests/unit/config: x.conf with x.expect is
  * refused with just that; without one it loads, and what -T prints of it loads to the same), single values at
  * their bounds, and that the table, docs/configuration.md and etc/ringcast.conf say the same. */
