@@ -167,6 +167,26 @@ const struct cfg_namespace *config_find_id(const struct config *c, uint16_t id)
 	return NULL;
 }
 
+struct cfg_auth *config_find_auth(const struct config *c, struct slice name)
+{
+	for (size_t i = 0; i < c->n_auths; i++) {
+		struct cfg_auth *a = &c->auths[i];
+
+		if (a->name != NULL && strlen(a->name) == name.len && memcmp(a->name, name.p, name.len) == 0)
+			return a;
+	}
+	return NULL;
+}
+
+bool config_network_has(const struct cfg_network *n, const uint8_t address[16])
+{
+	size_t whole = n->bits / 8, rest = n->bits % 8;
+
+	if (memcmp(n->address, address, whole) != 0)
+		return false;
+	return rest == 0 || ((n->address[whole] ^ address[whole]) & (0xff00u >> rest & 0xffu)) == 0;
+}
+
 static void listeners_free(struct cfg_listener *l, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
@@ -183,8 +203,29 @@ void config_listener_clear(struct cfg_listener *l)
 	*l = (struct cfg_listener){0};
 }
 
+static void rule_clear(struct cfg_rule *r)
+{
+	free(r->name);
+	template_free(r->frame);
+	template_free(r->key);
+	template_free(r->value);
+	for (size_t i = 0; i < r->n_coerce; i++)
+		free(r->coerce[i].name);
+	free(r->coerce);
+}
+
+/* What it says of auth belongs to config->auths. */
 static void namespace_clear(struct cfg_namespace *ns)
 {
+	for (size_t i = 0; i < ns->n_rules; i++)
+		rule_clear(&ns->rules[i]);
+	free(ns->rules);
+	free(ns->user_query);
+	template_free(ns->greeting);
+	template_free(ns->idle.frame);
+	template_free(ns->retain_key);
+	template_free(ns->retain_unless);
+	template_free(ns->retain_frame);
 	free(ns->name);
 	free(ns->path);
 	free(ns->path_prefix);
@@ -197,8 +238,39 @@ static void namespace_clear(struct cfg_namespace *ns)
 	free(ns->origins);
 }
 
+static void sources_free(struct cfg_source_of *s, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		free(s[i].name);
+	free(s);
+}
+
+static void auth_clear(struct cfg_auth *a)
+{
+	free(a->name);
+	free(a->url);
+	free(a->secret);
+	sources_free(a->cache_key, a->n_cache_key);
+	sources_free(a->from, a->n_from);
+	free(a->keys);
+	if (a->keys_text != NULL)
+		explicit_bzero(a->keys_text, a->keys_len);
+	free(a->keys_text);
+	free(a->user_claim);
+	free(a->groups_claim);
+	free(a->audience);
+	free(a->issuer);
+}
+
 void config_redis_clear(struct cfg_redis *r)
 {
+	for (unsigned i = 0; i < r->n_sentinels; i++) {
+		free(r->sentinels[i].host);
+		r->sentinels[i].host = NULL;
+	}
+	r->n_sentinels = 0;
+	free(r->sentinel_name);
+	r->sentinel_name = NULL;
 	free(r->url);
 	free(r->host);
 	free(r->user);
@@ -222,5 +294,9 @@ void config_free(struct config *c)
 	for (size_t i = 0; i < c->n_namespaces; i++)
 		namespace_clear(&c->namespaces[i]);
 	free(c->namespaces);
+	for (size_t i = 0; i < c->n_auths; i++)
+		auth_clear(&c->auths[i]);
+	free(c->auths);
+	free(c->trusted_proxies);
 	free(c);
 }

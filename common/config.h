@@ -17,6 +17,10 @@
 #define CFG_NAME_MAX       63  /* bytes of a namespace name */
 #define CFG_ROOM_MAX       255 /* bytes of a room name */
 #define CFG_PATH_MAX       1024
+#define CFG_MAX_AUTHS      32
+#define CFG_MAX_RULES      64 /* of one namespace */
+#define CFG_MAX_FIELDS     16 /* coerced by one rule */
+#define CFG_KEYS_MAX       (1024 * 1024) /* bytes of a file of keys */
 
 /* What Redis channels and keys of the server itself begin with; no namespace's channel may. */
 #define CFG_OWN_PREFIX "ringcast:"
@@ -65,19 +69,19 @@ struct cfg_source_of {
 struct cfg_auth {
 	char *name;
 	enum cfg_auth_type type;
-	uint32_t recheck; /* ms between checks of an open connection; 0 = never */
 
-	/* hook */
-	char *url, *secret; /* secret: sent as Authorization: Bearer; NULL = none */
+	/* hook; 0 and NULL for the other types */
+	uint32_t recheck; /* ms between checks of an open connection; 0 = never */
+	char *url, *secret; /* "http://...", "https://..." or "unix:/path:/uri"; secret: sent as Authorization: Bearer, NULL = none */
 	uint32_t timeout, concurrency; /* ms; requests under way of all workers together */
 	struct cfg_source_of *cache_key;
 	size_t n_cache_key; /* 0: nothing is cached */
 	uint32_t cache_ttl, breaker_failures, breaker_pause;
 
-	/* jwt */
+	/* jwt; 0 and NULL for the other types */
 	unsigned algorithms; /* enum cfg_algorithm bits */
 	char *keys, *keys_text; /* the file's path, and what stood in it when the configuration was read: PEM, JWKS, or
-				 * (HS256 alone) the secret itself */
+				 * (HS256 alone) the secret itself; a NUL follows it */
 	size_t keys_len;
 	struct cfg_source_of *from;
 	size_t n_from;
@@ -120,9 +124,9 @@ struct cfg_namespace {
 	char *name;
 	uint16_t id; /* index into the master's registry of names; set by the master before the fork */
 
-	char *path;        /* template as written: literal segments and at most one "{room}" */
-	char *path_prefix; /* what stands before {room}; the whole path if there is none */
-	char *path_suffix; /* what stands after {room}; "" if nothing */
+	char *path;        /* template as written: literal segments and at most one "{room}" or "{room:int}" */
+	char *path_prefix; /* what stands before it; the whole path if there is none */
+	char *path_suffix; /* what stands after it; "" if nothing */
 	enum cfg_room room;
 
 	/* Redis channel: prefix + room + suffix; a family channel (redis_has_room false) is prefix alone. */
@@ -165,7 +169,8 @@ struct cfg_namespace {
 	uint32_t receipts_ttl; /* ms */
 	uint32_t offline_max;  /* messages kept for a user who is away; 0 = none */
 	uint32_t offline_ttl;  /* ms */
-	uint32_t msg_rate, msg_burst; /* messages a second of one connection; 0 = no limit */
+	uint32_t msg_rate, msg_burst; /* messages a second of one connection; 0 = no limit. The burst is never 0 when a rate
+				       * is not */
 	uint32_t user_rate;           /* the same for all connections of a user to this worker */
 };
 
@@ -229,6 +234,7 @@ struct config {
 	} stop;
 	struct cfg_network *trusted_proxies;
 	size_t n_trusted_proxies;
+	bool trusts_unix; /* "unix:" is one of them: clients of unix sockets are proxies */
 	struct cfg_auth *auths;
 	size_t n_auths;
 	struct cfg_namespace *namespaces;
@@ -247,10 +253,16 @@ size_t config_redis_channel(const struct cfg_namespace *ns, struct slice room, c
 const struct cfg_namespace *config_find(const struct config *c, struct slice name);
 const struct cfg_namespace *config_find_id(const struct config *c, uint16_t id);
 
+/* The auth section of that name, or NULL. Pure. */
+struct cfg_auth *config_find_auth(const struct config *c, struct slice name);
+
+/* Is the address (IPv6, or IPv4 mapped) in the network? Pure. */
+bool config_network_has(const struct cfg_network *n, const uint8_t address[16]);
+
 /* Free what a listener owns and zero it. */
 void config_listener_clear(struct cfg_listener *l);
 
-/* Free what the URL gave (url, host, user, password, path) and make them NULL; the rest stays. */
+/* Free what the URL gave (url, host, user, password, path, sentinels) and make it NULL; the rest stays. */
 void config_redis_clear(struct cfg_redis *r);
 
 /* Free everything below and the struct itself. NULL is fine. */

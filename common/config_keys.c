@@ -17,6 +17,8 @@
 #define CONF(field)      AT(config, field)
 #define LISTENER(field)  AT(cfg_listener, field)
 #define NS(field)        AT(cfg_namespace, field)
+#define AUTH(field)      AT(cfg_auth, field)
+#define RULE(field)      AT(cfg_rule, field)
 #define RANGE(lo, hi)    .min = (lo), .max = (hi)
 #define OR_ZERO(meaning) .zero_ok = true, .zero = (meaning)
 #define LATER            .when = CKEY_LATER, .reloadable = true
@@ -34,9 +36,9 @@ const struct config_section config_sections[] = {
 	{"stop", "", false, CKEY_NOW, CKEY_CONFIG, "how the server stops"},
 	{"reload", "", false, CKEY_NOW, CKEY_CONFIG, "how generations of workers follow each other"},
 	{"namespace", "", true, CKEY_NOW, CKEY_NAMESPACE, "a family of channels"},
-	{"auth", "", true, CKEY_PARAM, CKEY_CONFIG, "who may connect"},
-	{"rule", "namespace", true, CKEY_LATER, CKEY_CONFIG, "what a client's message does"},
-	{"idle", "namespace", false, CKEY_LATER, CKEY_CONFIG, "a frame for a connection that hears nothing"},
+	{"auth", "", true, CKEY_NOW, CKEY_AUTH, "who may connect"},
+	{"rule", "namespace", true, CKEY_NOW, CKEY_RULE, "what a client's message does"},
+	{"idle", "namespace", false, CKEY_NOW, CKEY_NAMESPACE, "a frame for a client that says nothing"},
 };
 const size_t config_n_sections = ARRAY_LEN(config_sections);
 
@@ -54,16 +56,18 @@ const struct config_key config_keys[] = {
 	 CONF(log_level), RELOAD, .help = "the least important lines that are written"},
 	{"", "memory_limit", CKEY_SIZE, LATER, UNCHECKED, .def = "0",
 	 .help = "memory of all processes together"},
-	{"", "trusted_proxies", CKEY_LIST, LATER, .def = "{}",
-	 .help = "networks whose X-Forwarded-For is believed"},
+	{"", "trusted_proxies", CKEY_LIST, .def = "{}", RELOAD,
+	 .help = "addresses and networks (10.0.0.0/8, ::1) whose X-Forwarded-For is believed; \"unix:\": "
+		 "that of "
+		 "clients of unix sockets"},
 
 	/* Listeners. */
 	{"listen", "backlog", CKEY_UINT, RANGE(1, 1000000), .def = "4096", LISTENER(backlog), RELOAD,
 	 .help = "connections that wait to be accepted; the kernel caps it at net.core.somaxconn"},
 	{"listen", "mode", CKEY_OCTAL, RANGE(0, 0777), .def = "0660", LISTENER(mode), RELOAD,
 	 .help = "permissions of a unix socket"},
-	{"listen", "proxy_protocol", CKEY_BOOL, LATER, .max = 1, .def = "off",
-	 .help = "expect a PROXY header"},
+	{"listen", "proxy_protocol", CKEY_BOOL, .max = 1, .def = "off", LISTENER(proxy_protocol), RELOAD,
+	 .help = "each connection begins with a PROXY header, version 1 or 2; without one it is closed"},
 	{"admin", "backlog", CKEY_UINT, RANGE(1, 1000000), .def = "4096", LISTENER(backlog), RELOAD,
 	 .help = "connections that wait to be accepted; the kernel caps it at net.core.somaxconn"},
 	{"admin", "mode", CKEY_OCTAL, RANGE(0, 0777), .def = "0600", LISTENER(mode), RELOAD,
@@ -84,8 +88,8 @@ const struct config_key config_keys[] = {
 
 	/* Redis. */
 	{"redis", "url", CKEY_STRING, .def = "\"\"",
-	 .help = "redis://[user:password@]host[:port][/db], rediss:// (TLS), unix:///path[?db=N]; empty: "
-		 "local mode, no Redis"},
+	 .help = "redis://[user:password@]host[:port][/db], rediss:// (TLS), unix:///path[?db=N], "
+		 "sentinel://[user:password@]h1[:port],h2,.../name[/db]; empty: local mode, no Redis"},
 	{"redis", "timeout", CKEY_DURATION, RANGE(10, MIN), .def = "1s", CONF(redis.timeout),
 	 .help = "for an attempt to connect, and for the answer to a PING"},
 	{"redis", "ping_interval", CKEY_DURATION, RANGE(10, HOUR), .def = "1s", CONF(redis.ping_interval),
@@ -106,8 +110,8 @@ const struct config_key config_keys[] = {
 	{"redis", "unsubscribe_delay", CKEY_DURATION, RANGE(1, DAY), OR_ZERO("at once"), .def = "5s",
 	 CONF(redis.unsubscribe_delay),
 	 .help = "a channel stays subscribed for that long after its last client"},
-	{"redis", "lease", CKEY_DURATION, RANGE(SEC, HOUR), .when = CKEY_PARAM, .def = "15s",
-	 CONF(redis.lease), .help = "life of the server's own Redis keys"},
+	{"redis", "lease", CKEY_DURATION, RANGE(SEC, HOUR), .def = "15s", CONF(redis.lease),
+	 .help = "life of the server's own Redis keys (who is online here) unless they are renewed"},
 	{"redis", "ca_file", CKEY_STRING, CONF(redis.ca_file),
 	 .help = "certificates that rediss:// trusts, PEM; without it: the system's"},
 	{"redis", "tls_verify", CKEY_BOOL, .max = 1, .def = "on", CONF(redis.tls_verify),
@@ -157,12 +161,27 @@ const struct config_key config_keys[] = {
 	{"limits", "unknown_path_status", CKEY_UINT, RANGE(403, 404), .def = "404",
 	 CONF(limits.unknown_path_status), RELOAD,
 	 .help = "the answer to a path that no namespace has: 404 or 403"},
-	{"limits", "msg_rate", CKEY_UINT, LATER, UNCHECKED, .def = "0",
-	 .help = "messages a second of one connection"},
-	{"limits", "msg_burst", CKEY_UINT, PARAM, UNCHECKED, .def = "0", .help = "for msg_rate"},
-	{"limits", "per_user", CKEY_UINT, LATER, UNCHECKED, .def = "0", .help = "connections of one user"},
-	{"limits", "per_address", CKEY_UINT, LATER, UNCHECKED, .def = "0",
-	 .help = "connections of one address"},
+	{"limits", "msg_rate", CKEY_UINT, RANGE(1, 1000000), OR_ZERO("no limit"), .def = "0",
+	 CONF(limits.msg_rate), RELOAD,
+	 .help = "messages a second of one connection; beyond it it is not read for a while, and closed with "
+		 "1008 after 10 s of that"},
+	{"limits", "msg_burst", CKEY_UINT, RANGE(1, 1000000), OR_ZERO("as msg_rate"), .def = "0",
+	 CONF(limits.msg_burst), RELOAD, .help = "messages at once, for msg_rate"},
+	{"limits", "user_rate", CKEY_UINT, RANGE(1, 1000000), OR_ZERO("no limit"), .def = "0",
+	 CONF(limits.user_rate), RELOAD,
+	 .help = "messages a second of all connections of one user to one worker"},
+	{"limits", "per_user", CKEY_UINT, RANGE(1, 100000000), OR_ZERO("no limit"), .def = "0",
+	 CONF(limits.per_user), RELOAD,
+	 .help = "connections of one user to this host; beyond it 429, or 1008 with accept-then-close"},
+	{"limits", "per_address", CKEY_UINT, RANGE(1, 100000000), OR_ZERO("no limit"), .def = "0",
+	 CONF(limits.per_address), RELOAD,
+	 .help = "connections of one client address to this host; beyond it 429, or 1008 with "
+		 "accept-then-close"},
+	{"limits", "connect_rate", CKEY_UINT, RANGE(1, 1000000), OR_ZERO("no limit"), .def = "0",
+	 CONF(limits.connect_rate), RELOAD,
+	 .help = "handshakes a second of one client address, shared out among the workers; beyond it 429"},
+	{"limits", "connect_burst", CKEY_UINT, RANGE(1, 1000000), OR_ZERO("as connect_rate"), .def = "0",
+	 CONF(limits.connect_burst), RELOAD, .help = "handshakes at once, for connect_rate"},
 
 	/* Stop, reload. */
 	{"stop", "drain_time", CKEY_DURATION, RANGE(1, HOUR), OR_ZERO("all at once"), .def = "10s",
@@ -183,7 +202,8 @@ const struct config_key config_keys[] = {
 
 	/* Namespaces. */
 	{"namespace", "path", CKEY_STRING, RELOAD,
-	 .help = "where clients connect; at most one {room}, as one whole segment. Must be given"},
+	 .help = "where clients connect; at most one {room} or {room:int} (an integer, however it is spelt), "
+		 "as one whole segment. Must be given"},
 	{"namespace", "room", CKEY_STRING, RELOAD,
 	 .help = "\"{conn}\": each connection has a room of its own (the path then has no {room}); default: "
 		 "from the path"},
@@ -196,8 +216,11 @@ const struct config_key config_keys[] = {
 	{"namespace", "eager", CKEY_BOOL, .max = 1, NS(eager), RELOAD,
 	 .help = "the Redis channel is subscribed from the start; default: on where it has no {room}, and "
 		 "nothing else is possible"},
-	{"namespace", "envelope", CKEY_ENUM, .choices = "plain", .later = "json", .def = "plain",
-	 NS(envelope), RELOAD, .help = "how a message is read; plain: not at all"},
+	{"namespace", "envelope", CKEY_ENUM, .choices = "plain|json", .max = 1, .def = "plain", NS(envelope),
+	 RELOAD,
+	 .help = "how a message is read; plain: not at all; json: an object whose keys that begin with _ are "
+		 "for "
+		 "the server"},
 	{"namespace", "opcode", CKEY_ENUM, .choices = "auto|text|binary", .max = 2, .def = "auto", NS(opcode),
 	 RELOAD,
 	 .help = "frame type of messages that others published on Redis; auto: text if it is UTF-8; text: "
@@ -217,31 +240,130 @@ const struct config_key config_keys[] = {
 	 .help = "as in limits, for this namespace; default: limits.max_message"},
 	{"namespace", "max_publication", CKEY_SIZE, RANGE(1, 16 * MI), NS(max_publication), RELOAD,
 	 .help = "as in limits, for this namespace; default: limits.max_publication"},
-	{"namespace", "auth", CKEY_STRING, LATER, .def = "\"\"", .help = "an auth section"},
-	{"namespace", "user_query", CKEY_STRING, LATER, .def = "\"\"",
-	 .help = "the query parameter that names the user"},
-	{"namespace", "greeting", CKEY_STRING, LATER, .def = "\"\"", .help = "the first frame"},
-	{"namespace", "targeted_only", CKEY_BOOL, LATER, .max = 1, .def = "off",
-	 .help = "untargeted messages reach nobody"},
-	{"namespace", "hook_first_frames", CKEY_BOOL, LATER, .max = 1, .def = "off",
-	 .help = "frames from the hook come first"},
-	{"namespace", "refuse", CKEY_ENUM, PARAM, .choices = "403|accept-then-close", .max = 1, .def = "403",
-	 .help = "how auth refuses"},
-	{"namespace", "bad_frames", CKEY_UINT, PARAM, UNCHECKED, .def = "5", .help = "for the json envelope"},
+	{"namespace", "auth", CKEY_STRING, .def = "\"\"", RELOAD,
+	 .help = "the auth section that says who may connect; empty: anybody may, and nobody has a name"},
+	{"namespace", "user_query", CKEY_STRING, .def = "\"\"", RELOAD,
+	 .help = "\"NAME\" or \"NAME:int\": the query parameter that names the user; a client whose "
+		 "parameter says "
+		 "something else than auth is refused"},
+	{"namespace", "refuse", CKEY_ENUM, .choices = "403|accept-then-close", .max = 1, .def = "403",
+	 NS(refuse), RELOAD,
+	 .help = "how a client is refused: an HTTP status, or 101 and a Close with code and reason"},
+	{"namespace", "targeted_only", CKEY_BOOL, .max = 1, .def = "off", NS(targeted_only), RELOAD,
+	 .help = "json: a message that names no target reaches nobody instead of everybody"},
+	{"namespace", "bad_frames", CKEY_UINT, RANGE(1, 65535), OR_ZERO("none does"), .def = "5",
+	 NS(bad_frames), RELOAD, .help = "the how manieth frame that is no JSON object closes with 1008"},
+	{"namespace", "greeting", CKEY_TEMPLATE, NS(greeting), RELOAD, .help = "the first frame of a client"},
+	{"namespace", "hook_first_frames", CKEY_BOOL, .max = 1, .def = "off", NS(hook_first_frames), RELOAD,
+	 .help = "the frames of the hook's answer follow the greeting"},
+	{"namespace", "retain", CKEY_ENUM, .choices = "off|last|redis", .max = 2, .def = "off", NS(retain),
+	 RELOAD,
+	 .help = "a message that each new client gets: the last one that was published, or one made of a "
+		 "Redis "
+		 "key's value"},
+	{"namespace", "retain_key", CKEY_TEMPLATE, NS(retain_key), RELOAD,
+	 .help = "retain = redis: the key; its value is a JSON object, {value.NAME} below"},
+	{"namespace", "retain_unless", CKEY_TEMPLATE, NS(retain_unless), RELOAD,
+	 .help = "retain = redis: not if this key exists"},
+	{"namespace", "retain_frame", CKEY_TEMPLATE, NS(retain_frame), RELOAD,
+	 .help = "retain = redis: the frame"},
+	{"namespace", "presence", CKEY_BOOL, .max = 1, .def = "off", NS(presence), RELOAD,
+	 .help = "who is online is known by channel and, with Redis, over all replicas"},
+	{"namespace", "receipts", CKEY_BOOL, .max = 1, .def = "off", NS(receipts), RELOAD,
+	 .help = "clients may report messages as read (rule action receipt), publishers may ask who has"},
+	{"namespace", "receipts_ttl", CKEY_DURATION, RANGE(SEC, 366 * DAY), .def = "24h", NS(receipts_ttl),
+	 RELOAD, .help = "how long that is kept"},
+	{"namespace", "offline_max", CKEY_UINT, RANGE(1, 10000), OR_ZERO("none"), .def = "0", NS(offline_max),
+	 RELOAD, .help = "targeted messages kept in Redis for a user who is not connected"},
+	{"namespace", "offline_ttl", CKEY_DURATION, RANGE(SEC, 366 * DAY), .def = "24h", NS(offline_ttl),
+	 RELOAD, .help = "how long they are kept"},
+	{"namespace", "msg_rate", CKEY_UINT, RANGE(1, 1000000), OR_ZERO("no limit"), NS(msg_rate), RELOAD,
+	 .help = "as in limits, for this namespace; default: limits.msg_rate"},
+	{"namespace", "msg_burst", CKEY_UINT, RANGE(1, 1000000), OR_ZERO("as msg_rate"), NS(msg_burst),
+	 RELOAD, .help = "as in limits; default: msg_rate where that is given here, else limits.msg_burst"},
+	{"namespace", "user_rate", CKEY_UINT, RANGE(1, 1000000), OR_ZERO("no limit"), NS(user_rate), RELOAD,
+	 .help = "as in limits; default: limits.user_rate"},
 
-	/* Authorization: checked, and refused where a namespace asks for it. */
-	{"auth", "type", CKEY_ENUM, PARAM, .choices = "hook|jwt", .max = 1, .help = "kind"},
-	{"auth", "url", CKEY_STRING, PARAM, .help = "the hook's address"},
-	{"auth", "timeout", CKEY_DURATION, PARAM, UNCHECKED, .def = "3s", .help = "of the hook"},
-	{"auth", "concurrency", CKEY_UINT, PARAM, UNCHECKED, .def = "64", .help = "of the hook"},
-	{"auth", "cache_key", CKEY_LIST, PARAM, .def = "{}", .help = "of the hook"},
-	{"auth", "cache_ttl", CKEY_DURATION, PARAM, UNCHECKED, .def = "5s", .help = "of the hook"},
-	{"auth", "breaker_failures", CKEY_UINT, PARAM, UNCHECKED, .def = "5", .help = "of the hook"},
-	{"auth", "breaker_pause", CKEY_DURATION, PARAM, UNCHECKED, .def = "2s", .help = "of the hook"},
-	{"auth", "recheck", CKEY_DURATION, PARAM, UNCHECKED, .def = "60s", .help = "of the hook"},
-	{"auth", "algorithms", CKEY_LIST, PARAM, .def = "{}", .help = "of tokens"},
-	{"auth", "keys", CKEY_STRING, PARAM, .help = "of tokens"},
-	{"auth", "from", CKEY_LIST, PARAM, .def = "{}", .help = "of tokens"},
+	/* What a client's message does. */
+	{"rule", "match", CKEY_ENUM, .choices = "type|text", .max = 1, .def = "type", RULE(match), RELOAD,
+	 .help = "the title is the \"type\" of a JSON object, or the whole text"},
+	{"rule", "action", CKEY_ENUM, .choices = "reply|publish|forward|ignore|retained|store|receipt",
+	 .max = 6, RULE(action), RELOAD, .help = "what is done, see below. Must be given"},
+	{"rule", "frame", CKEY_TEMPLATE, .only = "reply|publish", RULE(frame), RELOAD,
+	 .help = "reply, publish: what is sent. Must be given there"},
+	{"rule", "key", CKEY_TEMPLATE, .only = "store|receipt", RULE(key), RELOAD,
+	 .help = "store: the Redis key, which begins with a letter or digit of its own; receipt: the "
+		 "message's id. "
+		 "Must be given there"},
+	{"rule", "value", CKEY_TEMPLATE, .only = "store", RULE(value), RELOAD,
+	 .help = "store: the value. Must be given there"},
+	{"rule", "ttl", CKEY_DURATION, RANGE(1, 366 * DAY), OR_ZERO("for ever"), .only = "store", .def = "0",
+	 RULE(ttl), RELOAD, .help = "store: how long it is kept"},
+	{"rule", "throttle", CKEY_DURATION, RANGE(1, HOUR), OR_ZERO("no limit"), .only = "publish",
+	 .def = "0", RULE(throttle), RELOAD,
+	 .help = "publish: of one user and room at most one in that time, unless a coerced field has "
+		 "changed"},
+	{"rule", "priority", CKEY_ENUM, .choices = "normal|low", .max = 1, .only = "publish", .def = "normal",
+	 RULE(is_low), RELOAD, .help = "publish: low: dropped under load rather than waited for"},
+	{"rule", "coerce", CKEY_LIST, .only = "reply|publish|store|receipt", .def = "{}", RELOAD,
+	 .help = "\"NAME:bool\", \"NAME:int\", \"NAME:string\": top-level fields of the message that "
+		 "templates may "
+		 "name as {msg.NAME}"},
+	{"idle", "after", CKEY_DURATION, RANGE(100, DAY), OR_ZERO("none"), .def = "0", NS(idle.after), RELOAD,
+	 .help = "a client that says nothing for that long gets the frame, and again after as long"},
+	{"idle", "frame", CKEY_TEMPLATE, NS(idle.frame), RELOAD, .help = "what it gets"},
+	{"idle", "life", CKEY_ENUM, .choices = "message|any", .max = 1, .def = "message", NS(idle.any_frame),
+	 RELOAD, .help = "what counts: messages alone, or pings and pongs, too"},
+
+	/* Authorization. */
+	{"auth", "type", CKEY_ENUM, .choices = "hook|jwt|query", .max = 2, AUTH(type), RELOAD,
+	 .help = "who is asked: the application by HTTP, a signed token, or nobody (user_query is believed). "
+		 "Must be given"},
+	{"auth", "url", CKEY_STRING, .only = "hook", AUTH(url), RELOAD,
+	 .help = "http://host[:port]/uri, https://..., or unix:/path:/uri (HTTP over a unix socket). Must be "
+		 "given "
+		 "for a hook"},
+	{"auth", "secret", CKEY_STRING, .only = "hook", AUTH(secret), RELOAD,
+	 .help = "sent to the hook as Authorization: Bearer"},
+	{"auth", "timeout", CKEY_DURATION, RANGE(10, MIN), .only = "hook", .def = "3s", AUTH(timeout), RELOAD,
+	 .help = "for the hook's whole answer"},
+	{"auth", "concurrency", CKEY_UINT, RANGE(1, 10000), .only = "hook", .def = "64", AUTH(concurrency),
+	 RELOAD, .help = "requests under way, of all workers together"},
+	{"auth", "cache_key", CKEY_LIST, .only = "hook", .def = "{}", RELOAD,
+	 .help = "\"cookie:NAME\", \"header:NAME\", \"query:NAME\": what the hook's verdict depends on "
+		 "besides namespace "
+		 "and room; empty: no verdict is used twice"},
+	{"auth", "cache_ttl", CKEY_DURATION, RANGE(1, HOUR), OR_ZERO("nothing is kept"), .only = "hook",
+	 .def = "5s", AUTH(cache_ttl), RELOAD, .help = "how long a verdict is used again"},
+	{"auth", "breaker_failures", CKEY_UINT, RANGE(1, 1000000), OR_ZERO("never"), .only = "hook",
+	 .def = "5", AUTH(breaker_failures), RELOAD,
+	 .help = "after that many failures in a row the hook is not asked"},
+	{"auth", "breaker_pause", CKEY_DURATION, RANGE(10, 10 * MIN), .only = "hook", .def = "2s",
+	 AUTH(breaker_pause), RELOAD, .help = "for that long; then one request tries it"},
+	{"auth", "recheck", CKEY_DURATION, RANGE(100, 7 * DAY), OR_ZERO("never"), .only = "hook",
+	 .def = "60s", AUTH(recheck), RELOAD,
+	 .help = "between two questions whether an open connection may stay"},
+	{"auth", "algorithms", CKEY_LIST, .choices = "HS256|RS256|ES256|EdDSA", .only = "jwt",
+	 AUTH(algorithms), RELOAD,
+	 .help = "signatures that are accepted; HS256 stands alone. Must be given for jwt"},
+	{"auth", "keys", CKEY_STRING, .only = "jwt", AUTH(keys), RELOAD,
+	 .help = "a file of at most 1m, read with the configuration: PEM or JWKS; with HS256 also the secret "
+		 "itself. "
+		 "Must be given for jwt"},
+	{"auth", "from", CKEY_LIST, .only = "jwt", .def = "{ \"header\" }", RELOAD,
+	 .help = "where the token is looked for: \"header\" (Authorization: Bearer), \"header:NAME\", "
+		 "\"query:NAME\", "
+		 "\"cookie:NAME\", \"subprotocol\""},
+	{"auth", "user_claim", CKEY_STRING, .only = "jwt", .def = "\"sub\"", AUTH(user_claim), RELOAD,
+	 .help = "the claim that names the user"},
+	{"auth", "groups_claim", CKEY_STRING, .only = "jwt", .def = "\"groups\"", AUTH(groups_claim), RELOAD,
+	 .help = "the claim that lists the groups; empty: none does"},
+	{"auth", "audience", CKEY_STRING, .only = "jwt", AUTH(audience), RELOAD,
+	 .help = "what the claim aud must be or hold; without it: not looked at"},
+	{"auth", "issuer", CKEY_STRING, .only = "jwt", AUTH(issuer), RELOAD,
+	 .help = "what the claim iss must be; without it: not looked at"},
+	{"auth", "leeway", CKEY_DURATION, RANGE(1, 5 * MIN), OR_ZERO("none"), .only = "jwt", .def = "5s",
+	 AUTH(leeway), RELOAD, .help = "by how much clocks may differ"},
 };
 const size_t config_n_keys = ARRAY_LEN(config_keys);
 
@@ -397,7 +519,8 @@ const char *config_key_range(const struct config_key *k, struct config_range *ds
 		}
 	} else if (k->type == CKEY_BOOL) {
 		snprintf(dst->s, sizeof(dst->s), "on, off");
-	} else if (k->type != CKEY_STRING && k->type != CKEY_LIST && k->max != UINT64_MAX) {
+	} else if (k->type != CKEY_STRING && k->type != CKEY_LIST && k->type != CKEY_TEMPLATE &&
+		   k->max != UINT64_MAX) {
 		snprintf(dst->s, sizeof(dst->s), "%s%s%s%s%s to %s", k->type == CKEY_WORKERS ? "auto, " : "",
 			 k->zero_ok ? "0 (" : "", k->zero_ok ? k->zero : "", k->zero_ok ? "), " : "",
 			 config_key_format(k, k->min, &lo), config_key_format(k, k->max, &hi));

@@ -16,7 +16,8 @@ enum ckey_type {
 	CKEY_OCTAL,    /* file mode */
 	CKEY_WORKERS,  /* a number, or "auto": the CPUs this process may use */
 	CKEY_STRING,
-	CKEY_LIST, /* { "a", "b" }, or one string */
+	CKEY_LIST,     /* { "a", "b" }, or one string */
+	CKEY_TEMPLATE, /* common/template.h */
 };
 
 enum ckey_when {
@@ -27,7 +28,7 @@ enum ckey_when {
 };
 
 /* Where a value goes, as an offset into the struct of its section. */
-enum ckey_base { CKEY_CONFIG, CKEY_LISTENER, CKEY_NAMESPACE };
+enum ckey_base { CKEY_CONFIG, CKEY_LISTENER, CKEY_NAMESPACE, CKEY_AUTH, CKEY_RULE };
 
 struct config_section {
 	const char *name; /* "" = outside of any section */
@@ -47,8 +48,9 @@ struct config_key {
 	const char *zero;
 	const char *def;     /* as written in a file; NULL: none, or computed (the help says how) */
 	const char *choices; /* CKEY_ENUM, and CKEY_LIST of choices: "a|b|c" */
-	const char *later;   /* CKEY_ENUM: choices that a later version brings: "x|y"; else NULL */
-	uint16_t offset;     /* where the value goes */
+	const char *only; /* "hook|jwt": the kinds of its section (auth.type, rule.action) that have it; NULL:
+			     all */
+	uint16_t offset;  /* where the value goes */
 	uint8_t size; /* bytes there; 0 = not stored by the table (the loader's own code does, or nobody) */
 	bool reloadable; /* takes effect at HUP; else at the next start */
 	const char *help;
@@ -72,8 +74,8 @@ int config_choice(const char *choices, const char *word);
 uint64_t config_key_get(const struct config_key *k, const void *base);
 void config_key_set(const struct config_key *k, void *base, uint64_t value);
 
-/* A value as it would be written in a file ("64k", "10s", "on"), exact. For all types but string and list.
- * Pure. */
+/* A value as it would be written in a file ("64k", "10s", "on"), exact. For all types but string, list and
+ * template. Pure. */
 struct config_text {
 	char s[48];
 };

@@ -145,6 +145,11 @@ static void set_list(struct scan_doc *doc, struct scan_entry *e, void *base)
 		config_key_set(k, base, bits);
 }
 
+static bool is_text(const struct config_key *k)
+{
+	return k->type == CKEY_STRING || k->type == CKEY_TEMPLATE;
+}
+
 static void set_entry(struct scan_doc *doc, struct scan_entry *e, void *base)
 {
 	for (size_t i = 0; !e->bad && i < e->n_values; i++)
@@ -158,7 +163,7 @@ static void set_entry(struct scan_doc *doc, struct scan_entry *e, void *base)
 		bad_value(doc, e, "one value is expected");
 	else if (e->key->type == CKEY_STRING)
 		set_string(doc, e, base);
-	else
+	else if (e->key->type != CKEY_TEMPLATE) /* these come later, when it is known what they may name */
 		set_number(doc, e, base);
 }
 
@@ -185,8 +190,8 @@ static void set_default(struct scan_doc *doc, const struct config_key *k, void *
 
 	if (k->size == 0 || k->def == NULL)
 		return;
-	if (k->type == CKEY_STRING)
-		*(char **)((char *)base + k->offset) = build_strdup(doc, "");
+	if (k->type == CKEY_STRING) /* in double quotes, nothing escaped */
+		*(char **)((char *)base + k->offset) = build_strndup(doc, k->def + 1, strlen(k->def) - 2);
 	else if (k->type == CKEY_LIST)
 		config_key_set(k, base, default_bits(k));
 	else if (value_number(k, k->def, &v, &err) == 0)
@@ -203,6 +208,31 @@ void build_keys(struct scan_doc *doc, const struct scan_section *sec, void *base
 	for (size_t i = 0; i < sec->n_entries; i++)
 		if (sec->entries[i]->key != &scan_title_key)
 			set_entry(doc, sec->entries[i], base);
+}
+
+bool build_has(const struct config_key *k, const char *kind)
+{
+	return k->only == NULL || config_choice(k->only, kind) >= 0;
+}
+
+void build_only(struct scan_doc *doc, const struct scan_section *sec, const char *kind, void *base)
+{
+	for (size_t i = 0; i < config_n_keys; i++) {
+		const struct config_key *k = &config_keys[i];
+
+		if (strcmp(k->section, sec->spec->name) != 0 || build_has(k, kind))
+			continue;
+		if (scan_find(sec, k->name) != NULL)
+			build_problem(doc, sec, k->name, "there is none for \"%s\"", kind);
+		if (k->size == 0)
+			continue;
+		if (is_text(k)) {
+			free(*(char **)((char *)base + k->offset));
+			*(char **)((char *)base + k->offset) = NULL;
+		} else {
+			config_key_set(k, base, 0);
+		}
+	}
 }
 
 /* ---- sections of the process ---- */
@@ -233,14 +263,33 @@ static void build_process(struct scan_doc *doc, struct config *c)
 		if (spec->base == CKEY_CONFIG && !spec->has_title && spec->when != CKEY_LATER)
 			build_keys(doc, i == 0 ? doc->sections[0] : section_or_empty(doc, spec), c);
 	}
-	for (size_t i = 1; i < doc->n_sections; i++)
-		if (strcmp(doc->sections[i]->spec->name, "auth") == 0)
-			build_keys(doc, doc->sections[i], c); /* checked; nothing of it is stored */
+}
+
+static void build_proxies(struct scan_doc *doc, struct config *c)
+{
+	const struct scan_entry *e = scan_find(doc->sections[0], "trusted_proxies");
+	struct value_error err = {""};
+
+	if (e == NULL || e->bad || e->n_values == 0)
+		return;
+	c->trusted_proxies = calloc(e->n_values, sizeof(*c->trusted_proxies));
+	if (c->trusted_proxies == NULL) {
+		doc->oom = true;
+		return;
+	}
+	for (size_t i = 0; i < e->n_values; i++) {
+		if (strcmp(e->values[i], "unix:") == 0)
+			c->trusts_unix = true;
+		else if (value_network(e->values[i], &c->trusted_proxies[c->n_trusted_proxies], &err) == 0)
+			c->n_trusted_proxies++;
+		else
+			build_problem(doc, doc->sections[0], "trusted_proxies", "%s", err.s);
+	}
 }
 
 /* ---- listeners ---- */
 
-static const char *title_of(struct scan_doc *doc, const struct scan_section *sec)
+const char *build_title(struct scan_doc *doc, const struct scan_section *sec)
 {
 	if (sec->title == NULL || sec->title->bad || sec->title->n_values != 1)
 		return NULL;
@@ -252,24 +301,31 @@ static const char *title_of(struct scan_doc *doc, const struct scan_section *sec
 	return sec->title->values[0];
 }
 
+void build_check_secret(struct scan_doc *doc, const struct scan_section *sec, const char *key,
+			const char *none)
+{
+	const char *p = build_value(sec, key);
+
+	if (p != NULL && *p == '\0')
+		build_problem(doc, sec, key, "is empty; leave the key out to %s", none);
+	for (; p != NULL && *p != '\0'; p++) {
+		if ((unsigned char)*p <= 0x20 || (unsigned char)*p >= 0x7f) {
+			build_problem(doc, sec, key,
+				      "printable ASCII without blanks is expected: it travels in a header");
+			break;
+		}
+	}
+}
+
 static void build_listener(struct scan_doc *doc, const struct scan_section *sec, struct cfg_listener *l)
 {
-	const char *title = title_of(doc, sec), *key;
+	const char *title = build_title(doc, sec);
 	struct value_error err = {""};
 
 	build_keys(doc, sec, l);
 	if (title != NULL && value_listener(title, l, &err) == -1)
 		build_problem(doc, sec, "", "%s", err.s);
-	key = build_value(sec, "api_key");
-	if (key != NULL && *key == '\0')
-		build_problem(doc, sec, "api_key", "is empty; leave the key out to ask for none");
-	for (; key != NULL && *key != '\0'; key++) {
-		if ((unsigned char)*key <= 0x20 || (unsigned char)*key >= 0x7f) {
-			build_problem(doc, sec, "api_key",
-				      "printable ASCII without blanks is expected: it travels in a header");
-			break;
-		}
-	}
+	build_check_secret(doc, sec, "api_key", "ask for none");
 	if (l->addr != NULL && !l->is_unix && build_given(sec, "mode"))
 		build_problem(doc, sec, "mode", "only a unix socket has one");
 }
@@ -458,6 +514,17 @@ static void check_close_code(struct scan_doc *doc, const struct config *c)
 			      "must be 1001, 1012, 1013 or 3000 to 4999");
 }
 
+/* A burst of 0 stands for the rate, so that whoever uses it need not know. */
+static void build_rates(struct config *c)
+{
+	struct cfg_limits *l = &c->limits;
+
+	if (l->msg_burst == 0)
+		l->msg_burst = l->msg_rate;
+	if (l->connect_burst == 0)
+		l->connect_burst = l->connect_rate;
+}
+
 static void check_all(struct scan_doc *doc, const struct cli *cli, struct config *c)
 {
 	build_ring(doc, c);
@@ -486,6 +553,8 @@ static void override_scalars(struct scan_doc *doc, const struct cli *cli, struct
 static void build(struct scan_doc *doc, const struct cli *cli, struct config *c)
 {
 	build_process(doc, c);
+	build_rates(c);
+	build_proxies(doc, c);
 	c->listens = build_listeners(doc, "listen", &c->n_listens);
 	c->admins = build_listeners(doc, "admin", &c->n_admins);
 	if (cli != NULL) {
@@ -497,6 +566,7 @@ static void build(struct scan_doc *doc, const struct cli *cli, struct config *c)
 		return;
 	if (!doc->broken)
 		check_all(doc, cli, c);
+	build_auths(doc, c);
 	build_namespaces(doc, c);
 }
 

@@ -10,7 +10,7 @@
 /* "a{room}b" taken apart. */
 struct pattern {
 	struct slice prefix, suffix;
-	const char *var; /* "{room}", "{conn}", or NULL */
+	const char *var; /* "{room}", "{conn}", "{room:int}" or NULL */
 };
 
 static struct slice slice_of(const char *s)
@@ -26,7 +26,7 @@ static bool slice_eq(struct slice a, struct slice b)
 /* NULL, or what is wrong with it. */
 static const char *split_pattern(const char *text, struct pattern *t)
 {
-	static const char *const vars[] = {"{room}", "{conn}"};
+	static const char *const vars[] = {"{room}", "{conn}", "{room:int}"};
 	const char *open = strchr(text, '{');
 
 	*t = (struct pattern){.prefix = slice_of(text), .suffix = slice_of("")};
@@ -37,7 +37,7 @@ static const char *split_pattern(const char *text, struct pattern *t)
 		t->prefix.len = (size_t)(open - text);
 		t->suffix = slice_of(open + strlen(t->var));
 	} else if (open != NULL) {
-		return "only {room} and {conn} are known in braces";
+		return "only {room}, {room:int} and {conn} are known in braces";
 	}
 	if (strchr(t->suffix.p, '{') != NULL)
 		return "at most one {...} may stand in it";
@@ -71,7 +71,7 @@ static const char *check_path(const char *path, const struct pattern *t)
 			return "a path has no blanks, quotes, ?, # or non-ASCII (write these as %XX)";
 	if (t->var == NULL)
 		return NULL;
-	if (strcmp(t->var, "{room}") != 0)
+	if (strcmp(t->var, "{conn}") == 0)
 		return "only {room} may stand in a path";
 	if (t->prefix.p[t->prefix.len - 1] != '/' || (t->suffix.len > 0 && t->suffix.p[0] != '/'))
 		return "{room} must be one whole segment of the path";
@@ -101,6 +101,7 @@ static void build_path(struct scan_doc *doc, const struct scan_section *sec, str
 	ns->room = t.var != NULL ? CFG_ROOM_PATH : room != NULL ? CFG_ROOM_CONN : CFG_ROOM_NONE;
 	if (t.var != NULL && room != NULL)
 		build_problem(doc, sec, "room", "the path has a {room} already");
+	ns->room_is_int = t.var != NULL && strcmp(t.var, "{room:int}") == 0;
 	ns->path = build_strdup(doc, path);
 	ns->path_prefix = build_strndup(doc, t.prefix.p, t.prefix.len);
 	ns->path_suffix = build_strndup(doc, t.suffix.p, t.suffix.len);
@@ -115,6 +116,8 @@ static const char *check_channel(const char *text, const struct pattern *t, enum
 	if (t->var != NULL && room == CFG_ROOM_NONE)
 		return "has a {...}, but the namespace has no rooms: the path has no {room}, and room is not "
 		       "\"{conn}\"";
+	if (t->var != NULL && strcmp(t->var, "{room:int}") == 0)
+		return "{room:int} belongs in the path; {room} is its canonical text";
 	if (t->var != NULL && strcmp(t->var, "{conn}") == 0 && room != CFG_ROOM_CONN)
 		return "{conn} needs room = \"{conn}\"";
 	/* A room that would make it so (redis_channel = "{room}") is refused by config_redis_channel(). */
@@ -236,6 +239,7 @@ static void build_namespace(struct scan_doc *doc, const struct scan_section *sec
 	build_channel(doc, sec, ns);
 	check_family(doc, sec, ns);
 	build_origins(doc, sec, ns);
+	build_feed(doc, sec, c, ns);
 }
 
 /* ---- pairs ---- */
@@ -249,6 +253,11 @@ static struct slice segment(const char **at)
 	return (struct slice){p, (size_t)(end - p)};
 }
 
+static bool is_variable(struct slice s)
+{
+	return slice_eq(s, slice_of("{room}")) || slice_eq(s, slice_of("{room:int}"));
+}
+
 /* Is there a path that both templates match, and that neither has literally? (A literal one wins over
  * {room}.) */
 static bool paths_overlap(const struct cfg_namespace *a, const struct cfg_namespace *b)
@@ -259,7 +268,7 @@ static bool paths_overlap(const struct cfg_namespace *a, const struct cfg_namesp
 		return strcmp(p, q) == 0;
 	while (p != NULL && q != NULL) {
 		struct slice s = segment(&p), t = segment(&q);
-		bool s_var = slice_eq(s, slice_of("{room}")), t_var = slice_eq(t, slice_of("{room}"));
+		bool s_var = is_variable(s), t_var = is_variable(t);
 
 		if (s_var || t_var ? s.len == 0 || t.len == 0 : !slice_eq(s, t))
 			return false; /* a room is never empty */

@@ -51,15 +51,27 @@ static void print_bits(FILE *out, const struct config_key *k, uint64_t bits)
 	fputs(" }", out);
 }
 
+static bool is_secret(const struct config_key *k)
+{
+	return strcmp(k->name, "api_key") == 0 || strcmp(k->name, "secret") == 0;
+}
+
 static void print_key(FILE *out, const char *indent, const struct config_key *k, const void *base)
 {
 	struct config_text text = {""};
+	const struct template *t;
 	const char *s;
 
+	if (k->type == CKEY_TEMPLATE) {
+		t = *(struct template *const *)((const char *)base + k->offset);
+		if (t != NULL)
+			print_string(out, indent, k->name, template_text(t));
+		return;
+	}
 	if (k->type == CKEY_STRING) {
 		s = *(char *const *)((const char *)base + k->offset);
-		if (s != NULL)
-			print_string(out, indent, k->name, strcmp(k->name, "api_key") == 0 ? MASK : s);
+		if (s != NULL || k->def != NULL) /* one that is switched off is not at its default */
+			print_string(out, indent, k->name, s == NULL ? "" : is_secret(k) ? MASK : s);
 		return;
 	}
 	fprintf(out, "%s%s = ", indent, k->name);
@@ -70,11 +82,22 @@ static void print_key(FILE *out, const char *indent, const struct config_key *k,
 	fputc('\n', out);
 }
 
+/* The keys of a section; of those that only some kinds of it have, those of `kind`. */
+static void print_keys_of(FILE *out, const char *indent, const char *section, const char *kind,
+			  const void *base)
+{
+	for (size_t i = 0; i < config_n_keys; i++) {
+		const struct config_key *k = &config_keys[i];
+
+		if (k->size > 0 && strcmp(k->section, section) == 0 &&
+		    (k->only == NULL || config_choice(k->only, kind) >= 0))
+			print_key(out, indent, k, base);
+	}
+}
+
 static void print_keys(FILE *out, const char *indent, const char *section, const void *base)
 {
-	for (size_t i = 0; i < config_n_keys; i++)
-		if (config_keys[i].size > 0 && strcmp(config_keys[i].section, section) == 0)
-			print_key(out, indent, &config_keys[i], base);
+	print_keys_of(out, indent, section, "", base);
 }
 
 static void print_listener(FILE *out, const char *kind, const struct cfg_listener *l)
@@ -103,6 +126,86 @@ static int print_redis_url(FILE *out, const struct cfg_redis *r)
 	return 0;
 }
 
+static void print_proxies(FILE *out, const struct config *c)
+{
+	const char *sep = " ";
+	char text[64];
+
+	fputs("trusted_proxies = {", out);
+	for (size_t i = 0; i < c->n_trusted_proxies; i++, sep = ", ") {
+		value_network_text(&c->trusted_proxies[i], text, sizeof(text));
+		fputs(sep, out);
+		print_quoted(out, text);
+	}
+	fprintf(out, "%s%s }\n", c->trusts_unix ? sep : "", c->trusts_unix ? "'unix:'" : "");
+}
+
+static void print_sources(FILE *out, const char *key, const struct cfg_source_of *s, size_t n)
+{
+	static const char *const places[] = {
+		[CFG_PLACE_HEADER] = "header",
+		[CFG_PLACE_COOKIE] = "cookie",
+		[CFG_PLACE_QUERY] = "query",
+		[CFG_PLACE_SUBPROTOCOL] = "subprotocol",
+	};
+
+	fprintf(out, "\t%s = {", key);
+	for (size_t i = 0; i < n;
+	     i++) /* names are tokens: nothing in them is special between double quotes but $ before { */
+		fprintf(out, "%s\"%s%s%s\"", i > 0 ? ", " : " ", places[s[i].place],
+			s[i].name != NULL ? ":" : "", s[i].name != NULL ? s[i].name : "");
+	fputs(" }\n", out);
+}
+
+static void print_auth(FILE *out, const struct cfg_auth *a)
+{
+	static const char *const kinds[] = {
+		[CFG_AUTH_HOOK] = "hook", [CFG_AUTH_JWT] = "jwt", [CFG_AUTH_QUERY] = "query"};
+
+	fputs("\nauth ", out);
+	print_quoted(out, a->name);
+	fputs(" {\n", out);
+	print_keys_of(out, "\t", "auth", kinds[a->type], a);
+	if (a->type == CFG_AUTH_HOOK)
+		print_sources(out, "cache_key", a->cache_key, a->n_cache_key);
+	if (a->type == CFG_AUTH_JWT)
+		print_sources(out, "from", a->from, a->n_from);
+	fputs("}\n", out);
+}
+
+static void print_rule(FILE *out, const struct cfg_rule *r)
+{
+	static const char *const types[] = {
+		[CFG_COERCE_BOOL] = "bool", [CFG_COERCE_INT] = "int", [CFG_COERCE_STRING] = "string"};
+	const struct config_key *action = config_key_find("rule", (struct slice){"action", 6});
+	struct config_text kind = {""};
+
+	fputs("\trule ", out);
+	print_quoted(out, r->name);
+	fputs(" {\n", out);
+	print_keys_of(out, "\t\t", "rule", config_key_format(action, r->action, &kind), r);
+	for (size_t i = 0; i < r->n_coerce; i++)
+		fprintf(out, "%s\"%s:%s\"%s", i == 0 ? "\t\tcoerce = { " : ", ", r->coerce[i].name,
+			types[r->coerce[i].as], i + 1 == r->n_coerce ? " }\n" : "");
+	fputs("\t}\n", out);
+}
+
+static void print_feed(FILE *out, const struct cfg_namespace *ns)
+{
+	if (ns->auth != NULL)
+		print_string(out, "\t", "auth", ns->auth->name);
+	if (ns->user_query != NULL)
+		fprintf(out, "\tuser_query = \"%s%s\"\n", ns->user_query,
+			ns->user_query_is_int ? ":int" : "");
+	if (ns->idle.after > 0) {
+		fputs("\tidle {\n", out);
+		print_keys(out, "\t\t", "idle", ns);
+		fputs("\t}\n", out);
+	}
+	for (size_t i = 0; i < ns->n_rules; i++)
+		print_rule(out, &ns->rules[i]);
+}
+
 static void print_namespace(FILE *out, const struct cfg_namespace *ns)
 {
 	static const char *const vars[] = {
@@ -126,7 +229,9 @@ static void print_namespace(FILE *out, const struct cfg_namespace *ns)
 		fputs(i > 0 ? ", " : " ", out);
 		print_quoted(out, ns->origins[i]);
 	}
-	fputs(" }\n}\n", out);
+	fputs(" }\n", out);
+	print_feed(out, ns);
+	fputs("}\n", out);
 }
 
 int config_print(const struct config *c, FILE *out)
@@ -134,6 +239,7 @@ int config_print(const struct config *c, FILE *out)
 	fprintf(out, "# ringcast " RC_VERSION ", the effective configuration of %s; secrets are masked\n",
 		c->file ? c->file : "the defaults");
 	print_keys(out, "", "", c);
+	print_proxies(out, c);
 	for (size_t i = 0; i < c->n_listens; i++)
 		print_listener(out, "listen", &c->listens[i]);
 	for (size_t i = 0; i < c->n_admins; i++)
@@ -150,6 +256,8 @@ int config_print(const struct config *c, FILE *out)
 		print_keys(out, "\t", sec->name, c);
 		fputs("}\n", out);
 	}
+	for (size_t i = 0; i < c->n_auths; i++)
+		print_auth(out, &c->auths[i]);
 	for (size_t i = 0; i < c->n_namespaces; i++)
 		print_namespace(out, &c->namespaces[i]);
 	if (fflush(out) == EOF || ferror(out))
@@ -172,6 +280,15 @@ static bool same_value(const struct config_key *k, const struct config *a, const
 			   *(char *const *)((const char *)b + k->offset));
 }
 
+/* Keys of listeners, namespaces and so on: these sections may come and go at a HUP. */
+static bool is_titled(const struct config_key *k)
+{
+	for (size_t i = 1; i < config_n_sections; i++)
+		if (strcmp(config_sections[i].name, k->section) == 0)
+			return config_sections[i].base != CKEY_CONFIG;
+	return false;
+}
+
 size_t config_needs_restart(const struct config *before, const struct config *after, struct buf *out)
 {
 	size_t n = 0;
@@ -181,8 +298,7 @@ size_t config_needs_restart(const struct config *before, const struct config *af
 		bool is_url = strcmp(k->section, "redis") == 0 && strcmp(k->name, "url") == 0;
 		bool differs;
 
-		if (k->reloadable || strcmp(k->section, "listen") == 0 || strcmp(k->section, "admin") == 0 ||
-		    strcmp(k->section, "namespace") == 0 || (k->size == 0 && !is_url))
+		if (k->reloadable || is_titled(k) || (k->size == 0 && !is_url))
 			continue;
 		differs = is_url ? !same_string(before->redis.url, after->redis.url)
 				 : !same_value(k, before, after);

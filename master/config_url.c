@@ -5,7 +5,8 @@
 
 #include "master/config_value.h"
 
-#define REDIS_PORT 6379
+#define REDIS_PORT    6379
+#define SENTINEL_PORT 26379
 
 static int hex(char c)
 {
@@ -76,12 +77,12 @@ static bool is_host_char(char c)
 	       c == '.' || c == '_';
 }
 
-/* host, host:port or [v6]:port */
-static int redis_host(const char *p, size_t len, struct cfg_redis *out, struct value_error *err)
+/* host, host:port or [v6]:port; *port is the default at first. On failure *host may still be set. */
+static int host_port(const char *p, size_t len, char **host, uint16_t *out_port, struct value_error *err)
 {
 	const char *end = p + len, *host_end, *rest;
 	bool bracketed = len > 0 && *p == '[';
-	uint64_t port = REDIS_PORT;
+	uint64_t port = *out_port;
 
 	if (bracketed) {
 		p++;
@@ -99,12 +100,12 @@ static int redis_host(const char *p, size_t len, struct cfg_redis *out, struct v
 	if (rest < end && (*rest != ':' || !value_digits(rest + 1, &port, &rest) || rest != end || port < 1 ||
 			   port > 65535))
 		return value_fail(err, "host or host:port is expected in the URL, port 1 to 65535");
-	out->host = strndup(p, (size_t)(host_end - p));
-	if (out->host == NULL)
+	*host = strndup(p, (size_t)(host_end - p));
+	if (*host == NULL)
 		return value_fail(err, "out of memory");
-	if (bracketed && !value_is_numeric(out->host, true))
-		return value_fail(err, "\"%.60s\" is not an IPv6 address", out->host);
-	out->port = (uint16_t)port;
+	if (bracketed && !value_is_numeric(*host, true))
+		return value_fail(err, "\"%.60s\" is not an IPv6 address", *host);
+	*out_port = (uint16_t)port;
 	return 0;
 }
 
@@ -117,13 +118,58 @@ static int redis_tcp(const char *p, struct cfg_redis *out, struct value_error *e
 			return -1;
 		p = at + 1;
 	}
-	if (redis_host(p, (size_t)(end - p), out, err) == -1)
+	out->port = REDIS_PORT;
+	if (host_port(p, (size_t)(end - p), &out->host, &out->port, err) == -1)
 		return -1;
 	if (*end == '\0' || strcmp(end, "/") == 0)
 		return 0;
 	if (*end != '/')
 		return value_fail(err, "?options and #fragments are not known in a redis:// URL");
 	return redis_db(end + 1, out, err);
+}
+
+/* h1[:port],h2[:port] */
+static int sentinel_hosts(const char *p, const char *end, struct cfg_redis *out, struct value_error *err)
+{
+	for (;;) {
+		const char *comma = memchr(p, ',', (size_t)(end - p)), *stop = comma != NULL ? comma : end;
+		unsigned n = out->n_sentinels;
+
+		if (n == ARRAY_LEN(out->sentinels))
+			return value_fail(err, "at most %zu sentinels are possible",
+					  ARRAY_LEN(out->sentinels));
+		out->n_sentinels++; /* so that a host that is no address is freed, too */
+		out->sentinels[n].port = SENTINEL_PORT;
+		if (host_port(p, (size_t)(stop - p), &out->sentinels[n].host, &out->sentinels[n].port, err) ==
+		    -1)
+			return -1;
+		if (comma == NULL)
+			break;
+		p = comma + 1;
+	}
+	out->host = strdup(out->sentinels[0].host);
+	out->port = out->sentinels[0].port;
+	return out->host != NULL ? 0 : value_fail(err, "out of memory");
+}
+
+/* [user:password@]hosts/name[/db] */
+static int redis_sentinel(const char *p, struct cfg_redis *out, struct value_error *err)
+{
+	const char *end = p + strcspn(p, "/?#"), *at = memrchr(p, '@', (size_t)(end - p)), *name, *name_end;
+
+	if (at != NULL && redis_credentials((struct slice){p, (size_t)(at - p)}, out, err) == -1)
+		return -1;
+	if (sentinel_hosts(at != NULL ? at + 1 : p, end, out, err) == -1)
+		return -1;
+	name = *end == '/' ? end + 1 : end;
+	for (name_end = name; is_host_char(*name_end);)
+		name_end++;
+	if (name_end == name || (*name_end != '\0' && *name_end != '/'))
+		return value_fail(err, "/NAME is expected behind the sentinels: letters, digits, -, . and _");
+	out->sentinel_name = strndup(name, (size_t)(name_end - name));
+	if (out->sentinel_name == NULL)
+		return value_fail(err, "out of memory");
+	return name_end[0] == '\0' || name_end[1] == '\0' ? 0 : redis_db(name_end + 1, out, err);
 }
 
 static int redis_unix(const char *p, struct cfg_redis *out, struct value_error *err)
@@ -155,9 +201,9 @@ static int redis_scheme(const char *text, struct cfg_redis *out, struct value_er
 	}
 	if (strncmp(text, "unix://", 7) == 0)
 		return redis_unix(text + 7, out, err);
-	if (strncmp(text, "sentinel://", 11) == 0 || strncmp(text, "redis+sentinel://", 17) == 0)
-		return value_fail(err, "sentinel:// is not in this version");
-	return value_fail(err, "redis://, rediss:// or unix:/// is expected");
+	if (strncmp(text, "sentinel://", 11) == 0)
+		return redis_sentinel(text + 11, out, err);
+	return value_fail(err, "redis://, rediss://, unix:/// or sentinel:// is expected");
 }
 
 int value_redis_url(const char *text, struct cfg_redis *out, struct value_error *err)
@@ -194,4 +240,43 @@ char *value_redis_masked(const struct cfg_redis *r)
 	if (asprintf(&out, "%.*s***%s", (int)(colon + 1 - r->url), r->url, at) == -1)
 		return NULL;
 	return out;
+}
+
+/* ---- hooks ---- */
+
+/* unix:/path:/uri */
+static int hook_unix(const char *p, struct value_error *err)
+{
+	const char *uri = strstr(p, ":/");
+	char path[256];
+
+	if (*p != '/' || uri == NULL)
+		return value_fail(err, "unix:/path:/uri is expected");
+	snprintf(path, sizeof(path), "%.*s", (int)u64_min((uint64_t)(uri - p), sizeof(path) - 1), p);
+	return value_unix_path(path, err);
+}
+
+int value_hook_url(const char *text, struct value_error *err)
+{
+	const char *p, *end;
+	char *host = NULL;
+	uint16_t port = 80;
+	int rc;
+
+	for (p = text; *p != '\0'; p++)
+		if ((unsigned char)*p <= 0x20 || (unsigned char)*p >= 0x7f)
+			return value_fail(err, "white space, a control character or non-ASCII in the URL");
+	if (strchr(text, '#') != NULL)
+		return value_fail(err, "a #fragment in the URL");
+	if (strncmp(text, "unix:", 5) == 0)
+		return hook_unix(text + 5, err);
+	if (strncmp(text, "http://", 7) != 0 && strncmp(text, "https://", 8) != 0)
+		return value_fail(err, "http://, https:// or unix:/path:/uri is expected");
+	p = strchr(text, '/') + 2;
+	end = p + strcspn(p, "/?");
+	if (memchr(p, '@', (size_t)(end - p)) != NULL)
+		return value_fail(err, "credentials in the URL: write them as secret");
+	rc = host_port(p, (size_t)(end - p), &host, &port, err);
+	free(host);
+	return rc;
 }

@@ -73,8 +73,6 @@ static int enumerated(const struct config_key *k, const char *text, uint64_t *v,
 	struct config_range range = {""};
 	int i = config_choice(k->choices, text);
 
-	if (i < 0 && k->later != NULL && config_choice(k->later, text) >= 0)
-		return value_fail(err, "\"%.60s\": not in this version", text);
 	if (i < 0)
 		return value_fail(err, "\"%.60s\" is not one of: %s", text, config_key_range(k, &range));
 	*v = (uint64_t)i;
@@ -222,4 +220,65 @@ int value_listener(const char *text, struct cfg_listener *out, struct value_erro
 	out->host = l.host;
 	out->port = l.port;
 	return 0;
+}
+
+/* ---- networks ---- */
+
+/* "10.0.0.0" or "::1" as 16 bytes; *bits becomes its length in its own family, *extra what mapping adds. */
+static bool parse_address(const char *text, uint8_t address[16], unsigned *bits, unsigned *extra)
+{
+	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+
+	*extra = 0;
+	*bits = 128;
+	if (inet_pton(AF_INET6, text, address) == 1)
+		return true;
+	if (inet_pton(AF_INET, text, address + 12) != 1)
+		return false;
+	memcpy(address, mapped, sizeof(mapped));
+	*extra = 96;
+	*bits = 32;
+	return true;
+}
+
+static bool has_host_bits(const struct cfg_network *n)
+{
+	for (unsigned i = n->bits; i < 128; i++)
+		if (n->address[i / 8] >> (7 - i % 8) & 1)
+			return true;
+	return false;
+}
+
+int value_network(const char *text, struct cfg_network *out, struct value_error *err)
+{
+	const char *slash = strchrnul(text, '/'), *rest;
+	struct cfg_network n = {{0}, 0};
+	unsigned most, extra;
+	char address[64];
+	uint64_t bits;
+
+	snprintf(address, sizeof(address), "%.*s",
+		 (int)u64_min((uint64_t)(slash - text), sizeof(address) - 1), text);
+	if (strlen(address) != (size_t)(slash - text) || !parse_address(address, n.address, &most, &extra))
+		return value_fail(err, "\"%.60s\" is no address, ADDRESS/BITS or unix:", text);
+	bits = most;
+	if (*slash == '/' && (!value_digits(slash + 1, &bits, &rest) || *rest != '\0' || bits > most))
+		return value_fail(err, "\"%.60s\": 0 to %u bits are expected behind the /", text, most);
+	n.bits = (uint8_t)(bits + extra);
+	if (has_host_bits(&n))
+		return value_fail(err, "\"%.60s\" has bits set behind its first %u", text, (unsigned)bits);
+	*out = n;
+	return 0;
+}
+
+void value_network_text(const struct cfg_network *n, char *dst, size_t size)
+{
+	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+	bool is_ip4 = n->bits >= 96 && memcmp(n->address, mapped, sizeof(mapped)) == 0;
+	char text[INET6_ADDRSTRLEN] = "";
+
+	if (inet_ntop(is_ip4 ? AF_INET : AF_INET6, n->address + (is_ip4 ? 12 : 0), text, sizeof(text)) ==
+	    NULL)
+		text[0] = '\0';
+	snprintf(dst, size, "%s/%u", text, n->bits - (is_ip4 ? 96u : 0u));
 }

@@ -31,7 +31,15 @@ bool value_digits(const char *p, uint64_t *v, const char **rest) MUST_CHECK;
 int value_unix_path(const char *path, struct value_error *err) MUST_CHECK;
 bool value_is_numeric(const char *host, bool is_bracketed) MUST_CHECK;
 
-/* A Redis URL into `out` (url, tls, is_unix, host, port, user, password, path, db); what was there is freed.
+/* "10.0.0.0/8", "::1". -1 with `err` set and `out` untouched. And back: at most 48 bytes with its NUL. */
+int value_network(const char *text, struct cfg_network *out, struct value_error *err) MUST_CHECK;
+void value_network_text(const struct cfg_network *n, char *dst, size_t size);
+
+/* Is it the URL of a hook? -1 with `err` set if not. */
+int value_hook_url(const char *text, struct value_error *err) MUST_CHECK;
+
+/* A Redis URL into `out` (url, tls, is_unix, host, port, user, password, path, db, sentinels); what was there
+ * is freed.
  * "" or NULL: local mode. -1 with `err` set: `out` then is in local mode. */
 int value_redis_url(const char *text, struct cfg_redis *out, struct value_error *err) MUST_CHECK;
 

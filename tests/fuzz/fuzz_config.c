@@ -1,5 +1,6 @@
 /* LINK: master/config_load.c master/config_ns.c master/config_print.c master/config_scan.c master/config_doc.c
  * master/config_lex.c master/config_confuse.c master/config_value.c master/config_url.c master/config_file.c
+ * master/config_auth.c master/config_feed.c master/config_rule.c
  *
  * The input is a configuration file. It loads or there are problems, never both and never neither; nothing is
  * leaked, also by libconfuse; and what -T prints of one that loads must load, and print the same. */

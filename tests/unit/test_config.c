@@ -1,5 +1,6 @@
-/* LINK: master/config_load.c master/config_ns.c master/config_print.c master/config_scan.c master/config_doc.c
- * master/config_lex.c master/config_confuse.c master/config_value.c master/config_url.c master/config_file.c master/cli.c */
+/* LINK: master/config_load.c master/config_ns.c master/config_print.c master/config_scan.c
+ * master/config_doc.c master/config_lex.c master/config_confuse.c master/config_value.c master/config_url.c
+ * master/config_file.c master/config_auth.c master/config_feed.c master/config_rule.c master/cli.c */
 /* config: whole files with the exact list of their problems (tests/unit/config: x.conf with x.expect is
  * refused with just that; without one it loads, and what -T prints of it loads to the same), single values at
  * their bounds, and that the table, docs/configuration.md and etc/ringcast.conf say the same. */
@@ -9,6 +10,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
@@ -356,7 +358,8 @@ static void test_problems(void **state)
 		{"listen \"a\" backlog", "f:1: \"backlog\" stands where { is expected\n"},
 		{"trusted_proxies = { \"a\" \"b\" }", "f:1: \"b\" stands where , or } is expected\n"},
 		{"trusted_proxies = { = }", "f:1: = stands where a value or } is expected\n"},
-		{"trusted_proxies = { \"::1\" }", "f:1: trusted_proxies: not in this version\n"},
+		{"trusted_proxies = { \"a\" }",
+		 "f:1: trusted_proxies: \"a\" is no address, ADDRESS/BITS or unix:\n"},
 		{"/* never closed\n\n", "f:1: the comment is not closed\n"},
 		{"# a\n// b\n/* c\n d */ nope = 1 # e\n", "f:4: nope: no such key\n"},
 		{"//////\n####\n/**/ /***/ nope = 1", "f:3: nope: no such key\n"},
@@ -479,22 +482,71 @@ static void test_include_cycle(void **state)
 
 /* ---- the table ---- */
 
-/* A value of a key, in a file of its own. */
+/* What must stand beside a key for it to make sense, in a file of its own. */
+static const char *const companions[][3] = {
+	/* section, kind (the first of config_key.only, "" = any), text */
+	{"namespace", "", "path = '/p'"},
+	{"namespace", "", "auth = a"},
+	{"namespace", "", "envelope = json"},
+	{"auth", "", "type = hook"},
+	{"auth", "", "url = 'http://h/'"},
+	{"auth", "hook", "type = hook"},
+	{"auth", "hook", "url = 'http://h/'"},
+	{"auth", "jwt", "type = jwt"},
+	{"auth", "jwt", "algorithms = RS256"},
+	{"auth", "jwt", "keys = /proc/self/comm"},
+	{"rule", "", "action = ignore"},
+	{"rule", "reply", "action = reply"},
+	{"rule", "reply", "frame = x"},
+	{"rule", "publish", "action = publish"},
+	{"rule", "publish", "frame = x"},
+	{"rule", "store", "action = store"},
+	{"rule", "store", "key = k"},
+	{"rule", "store", "value = v"},
+	{"idle", "", "frame = x"},
+	{"idle", "", "after = 1s"},
+};
+
+static void put_companions(struct buf *b, const struct config_key *k)
+{
+	size_t kind_len = k->only == NULL ? 0 : strcspn(k->only, "|");
+
+	for (size_t i = 0; i < ARRAY_LEN(companions); i++) {
+		const char *kind = companions[i][1], *text = companions[i][2];
+
+		if (strcmp(companions[i][0], k->section) != 0 || strlen(kind) != kind_len ||
+		    (kind_len > 0 && memcmp(kind, k->only, kind_len) != 0))
+			continue;
+		if (strncmp(text, k->name, strlen(k->name)) != 0 || text[strlen(k->name)] != ' ')
+			assert_int_equal(buf_printf(b, " %s", text), 0);
+	}
+}
+
+/* A value of a key, in a file of its own: the problems. */
 static const char *one_key(const struct config_key *k, const char *value)
 {
-	char text[512];
-	const char *title = strcmp(k->section, "namespace") == 0 ? "n" : "unix:x";
-	const char *path =
-		strcmp(k->section, "namespace") == 0 && strcmp(k->name, "path") != 0 ? "path = '/p'" : "";
-	bool titled = strcmp(k->section, "listen") == 0 || strcmp(k->section, "admin") == 0 ||
-		      strcmp(k->section, "namespace") == 0;
+	const char *around = strcmp(k->section, "rule") == 0   ? "namespace n { path = '/p' rule r"
+			     : strcmp(k->section, "idle") == 0 ? "namespace n { path = '/p' idle"
+							       : k->section;
+	bool is_titled = strcmp(k->section, "listen") == 0 || strcmp(k->section, "admin") == 0 ||
+			 strcmp(k->section, "namespace") == 0 || strcmp(k->section, "auth") == 0;
+	const char *problems;
+	struct buf b = {0};
 
-	if (*k->section == '\0')
-		snprintf(text, sizeof(text), "%s = %s", k->name, value);
-	else
-		snprintf(text, sizeof(text), "%s %s { %s = %s %s }", k->section, titled ? title : "", k->name,
-			 value, path);
-	return problems_of(text);
+	if (strcmp(k->section, "namespace") == 0)
+		assert_int_equal(buf_puts(&b, "auth a { type = hook url = 'http://h/' } "), 0);
+	assert_int_equal(buf_printf(&b, "%s%s%s %s = %s", around,
+				    !is_titled                             ? ""
+				    : strcmp(k->section, "namespace") == 0 ? " n"
+									   : " unix:x",
+				    *k->section ? " {" : "", k->name, value),
+			 0);
+	put_companions(&b, k);
+	assert_int_equal(buf_puts(&b, around != k->section ? " } }" : *k->section ? " }" : ""), 0);
+	assert_int_equal(buf_put(&b, "", 1), 0);
+	problems = problems_of(b.p);
+	buf_free(&b);
+	return problems;
 }
 
 static bool is_number(const struct config_key *k)
@@ -584,9 +636,16 @@ static void test_later(void **state)
 static char *doc_row(const struct config_key *k)
 {
 	static const char *const types[] = {
-		[CKEY_UINT] = "number",    [CKEY_SIZE] = "size",     [CKEY_DURATION] = "duration",
-		[CKEY_BOOL] = "",          [CKEY_ENUM] = "",         [CKEY_OCTAL] = "octal",
-		[CKEY_WORKERS] = "number", [CKEY_STRING] = "string", [CKEY_LIST] = "list",
+		[CKEY_UINT] = "number",
+		[CKEY_SIZE] = "size",
+		[CKEY_DURATION] = "duration",
+		[CKEY_BOOL] = "",
+		[CKEY_ENUM] = "",
+		[CKEY_OCTAL] = "octal",
+		[CKEY_WORKERS] = "number",
+		[CKEY_STRING] = "string",
+		[CKEY_LIST] = "list",
+		[CKEY_TEMPLATE] = "template",
 	};
 	struct config_range range;
 	char *row = NULL;
@@ -681,30 +740,34 @@ static char *uncommented(const char *text)
 	return b.p;
 }
 
-/* Does `name =` stand in a section of that kind, commented or not? */
+/* Does `name =` stand in a section of that kind, commented or not? A section opens and closes on lines of its
+ * own. */
 static bool etc_has(const char *text, const char *section, const char *name)
 {
-	char current[64] = "", word[64], line_word[64];
+	char inside[4][32] = {""};
+	size_t depth = 0;
 
 	for (const char *p = text; *p != '\0';) {
-		const char *end = strchrnul(p, '\n');
-		char line[512];
+		const char *end = strchrnul(p, '\n'), *q = p + strspn(p, "\t ");
+		size_t hashes = strspn(q, "#"), len;
 
-		snprintf(line, sizeof(line), "%.*s", (int)(end - p), p);
+		q += hashes;
 		p = *end == '\0' ? end : end + 1;
-		if (sscanf(line, " %*1[#]%*1[#]%63[a-z_] %1[=]", word, line_word) != 2 &&
-		    sscanf(line, " %*1[#]%63[a-z_] %1[=]", word, line_word) != 2 &&
-		    sscanf(line, " %63[a-z_] %1[=]", word, line_word) != 2) {
-			if (strchr("#\t \n}", line[0]) == NULL ||
-			    (line[0] == '#' && line[1] != ' ' && strchr(line, '{') != NULL))
-				sscanf(line + strspn(line, "#"), "%63[a-z]", current);
-			if (line[strspn(line, "#")] == '}')
-				current[0] = '\0';
-			continue;
-		}
-		if (strcmp(current, section) == 0 && strcmp(word, name) == 0)
+		len = strspn(q, "abcdefghijklmnopqrstuvwxyz_");
+		if (hashes > 0 && *q == ' ')
+			continue; /* prose */
+		if (*q == '}') {
+			assert_true(depth > 0);
+			depth--;
+		} else if (len > 0 && end[-1] == '{') {
+			assert_true(++depth < ARRAY_LEN(inside));
+			snprintf(inside[depth], sizeof(inside[0]), "%.*s", (int)len, q);
+		} else if (len == strlen(name) && memcmp(q, name, len) == 0 &&
+			   strncmp(q + len, " =", 2) == 0 && strcmp(inside[depth], section) == 0) {
 			return true;
+		}
 	}
+	assert_int_equal(depth, 0);
 	return false;
 }
 
@@ -736,6 +799,312 @@ static void test_etc(void **state)
 	free(as_is);
 	free(all);
 	free(text);
+}
+
+/* ---- etc/feeds.conf ---- */
+
+static const struct cfg_rule *find_rule(const struct cfg_namespace *ns, const char *name)
+{
+	for (size_t i = 0; i < ns->n_rules; i++)
+		if (strcmp(ns->rules[i].name, name) == 0)
+			return &ns->rules[i];
+	fail_msg("no rule %s", name);
+	return NULL;
+}
+
+static const struct cfg_namespace *must_find(const struct config *c, const char *name)
+{
+	const struct cfg_namespace *ns = config_find(c, (struct slice){name, strlen(name)});
+
+	if (ns == NULL)
+		fail_msg("no namespace %s", name);
+	return ns;
+}
+
+/* What the five have in common, and where they differ. */
+static void check_feeds(const struct config *c)
+{
+	static const struct {
+		const char *name, *prefix, *route_key, *user_query;
+		bool room_is_int, targeted_only, first_frames, is_greeted;
+		enum cfg_refuse refuse;
+		uint32_t idle;
+	} t[] = {
+		{"broadcasts", "/api/creator/broadcast/ws", NULL, "user_id", false, false, true, true,
+		 CFG_REFUSE_403, 30000},
+		{"track_comments", "/api/ws/track/", "track_id", "user_id", false, false, false, true,
+		 CFG_REFUSE_403, 0},
+		{"forum_threads", "/api/forum/ws/thread/", "thread_id", NULL, true, false, false, true,
+		 CFG_REFUSE_CLOSE, 30000},
+		{"forum_global", "/api/forum/ws/global", NULL, NULL, false, false, false, true,
+		 CFG_REFUSE_CLOSE, 30000},
+		{"book_requests", "/api/book-requests/ws", NULL, "user_id", false, true, true, false,
+		 CFG_REFUSE_403, 30000},
+	};
+
+	assert_int_equal(c->n_namespaces, ARRAY_LEN(t));
+	for (size_t i = 0; i < ARRAY_LEN(t); i++) {
+		const struct cfg_namespace *ns = must_find(c, t[i].name);
+
+		assert_string_equal(ns->path_prefix, t[i].prefix);
+		assert_string_equal(ns->redis_prefix, t[i].name);
+		assert_false(ns->redis_has_room);
+		assert_int_equal(ns->envelope, CFG_ENVELOPE_JSON);
+		assert_true(ns->eager && ns->presence && ns->n_origins == 0 && ns->bad_frames == 5);
+		assert_int_equal(ns->max_message, 16384);
+		assert_ptr_equal(ns->auth, &c->auths[0]);
+		assert_string_equal(ns->route_key ? ns->route_key : "-",
+				    t[i].route_key ? t[i].route_key : "-");
+		assert_string_equal(ns->user_query ? ns->user_query : "-",
+				    t[i].user_query ? t[i].user_query : "-");
+		assert_int_equal(ns->user_query_is_int, t[i].user_query != NULL);
+		assert_int_equal(ns->room_is_int, t[i].room_is_int);
+		assert_int_equal(ns->targeted_only, t[i].targeted_only);
+		assert_int_equal(ns->hook_first_frames, t[i].first_frames);
+		assert_int_equal(ns->greeting != NULL, t[i].is_greeted);
+		assert_int_equal(ns->refuse, t[i].refuse);
+		assert_int_equal(ns->idle.after, t[i].idle);
+		assert_false(ns->idle.any_frame);
+	}
+	assert_int_equal(c->stop.close_code, 1012);
+	assert_int_equal(c->limits.unknown_path_status, 403);
+	assert_int_equal(c->auths[0].type, CFG_AUTH_HOOK);
+	assert_int_equal(c->auths[0].recheck, 60000);
+}
+
+/* A frame of feeds.conf for user 7 in room 5. */
+static const char *frame_of(const struct template *t)
+{
+	static const char info[] = "{\"username\":\"alice\",\"tag\":\"0123abcd\"}";
+	static const char value[] = "{\"id\":\"b1\",\"message\":\"hi\",\"type\":\"alert\",\"created_by\":3,"
+				    "\"created_at\":\"now\"}";
+	static const struct slice msg[] = {{"false", 5}};
+	static const struct template_values v = {
+		.room = {"5", 1},
+		.user = {"7", 1},
+		.monotonic_us = 1500000,
+		.msg = msg,
+		.info = {info, sizeof(info) - 1},
+		.value = {value, sizeof(value) - 1},
+	};
+	static struct buf out;
+
+	buf_free(&out);
+	assert_int_equal(template_render(t, &v, TEMPLATE_AS_JSON, &out), 0);
+	assert_int_equal(buf_put(&out, "", 1), 0);
+	return out.p;
+}
+
+static void check_feed_frames(const struct config *c)
+{
+	const struct cfg_namespace *ns = must_find(c, "broadcasts");
+	const struct cfg_rule *r;
+
+	assert_string_equal(frame_of(ns->greeting),
+			    "{\"type\":\"connected\",\"message\":\"Connected to broadcast live updates\"}");
+	assert_string_equal(frame_of(ns->idle.frame), "ping");
+	r = find_rule(ns, "ping");
+	assert_true(r->match == CFG_MATCH_TEXT && r->action == CFG_ACTION_REPLY);
+	assert_string_equal(frame_of(r->frame), "pong");
+	assert_int_equal(find_rule(ns, "pong")->action, CFG_ACTION_IGNORE);
+	ns = must_find(c, "track_comments");
+	assert_string_equal(
+		frame_of(ns->greeting),
+		"{\"type\":\"connected\",\"track_id\":\"5\",\"message\":\"Connected to comment updates\"}");
+	r = find_rule(ns, "typing");
+	assert_true(r->action == CFG_ACTION_PUBLISH && r->is_low && r->throttle == 1000);
+	assert_string_equal(frame_of(r->frame), "{\"type\":\"user_typing\",\"track_id\":\"5\",\"user_id\":7,"
+						"\"username\":\"alice\",\"is_typing\":false}");
+	ns = must_find(c, "forum_threads");
+	assert_string_equal(frame_of(ns->greeting),
+			    "{\"type\":\"connected\",\"thread_id\":5,\"message\":\"Connected to "
+			    "thread 5 live updates\",\"user_id\":7}");
+	assert_string_equal(frame_of(find_rule(ns, "typing")->frame),
+			    "{\"type\":\"user_typing\",\"thread_id\":5,\"user_id\":7,\"username\":\"alice\","
+			    "\"is_typing\":false}");
+	assert_string_equal(frame_of(find_rule(ns, "ping")->frame), "{\"type\":\"pong\"}");
+	assert_string_equal(frame_of(ns->idle.frame), "{\"type\":\"heartbeat\",\"timestamp\":1.500000}");
+	ns = must_find(c, "forum_global");
+	assert_string_equal(
+		frame_of(ns->greeting),
+		"{\"type\":\"connected\",\"message\":\"Connected to global forum updates\",\"user_id\":7,"
+		"\"session_id\":\"0123abcd...\"}");
+	assert_string_equal(frame_of(find_rule(ns, "ping")->frame),
+			    "{\"type\":\"pong\",\"timestamp\":1.500000}");
+	assert_string_equal(frame_of(find_rule(ns, "heartbeat")->frame), "{\"type\":\"heartbeat_ack\"}");
+	ns = must_find(c, "book_requests");
+	assert_int_equal(find_rule(ns, "refresh_quota")->action, CFG_ACTION_FORWARD);
+	assert_int_equal(find_rule(ns, "refresh_pending")->action, CFG_ACTION_FORWARD);
+}
+
+/* What the file offers in comments instead must work, too. */
+static void check_feed_alternative(const char *text)
+{
+	char *a = replace(text, "#+ ", ""),
+	     *b = replace(a, "rule \"get_active_broadcast\" { action = \"forward\" }", ""),
+	     *d = replace(b, "rule \"acknowledge_broadcast\" { action = \"forward\" }", "");
+	struct config *c = must_load(d, NULL);
+	const struct cfg_namespace *ns = must_find(c, "broadcasts");
+	const struct cfg_rule *ack = find_rule(ns, "acknowledge_broadcast");
+
+	assert_int_equal(ns->retain, CFG_RETAIN_REDIS);
+	assert_string_equal(frame_of(ns->retain_key), "current_broadcast");
+	assert_string_equal(frame_of(ns->retain_unless), "broadcast:b1:ack:7");
+	assert_string_equal(frame_of(ns->retain_frame),
+			    "{\"type\":\"active_broadcast\",\"broadcast\":{\"id\":\"b1\",\"message\":\"hi\","
+			    "\"message_type\":\"alert\",\"created_by\":3,\"created_at\":\"now\"}}");
+	assert_int_equal(find_rule(ns, "get_active_broadcast")->action, CFG_ACTION_RETAINED);
+	assert_true(ack->action == CFG_ACTION_STORE && ack->ttl == 24 * 3600 * 1000 && ack->n_coerce == 1);
+	assert_string_equal(template_text(ack->key), "broadcast:{msg.broadcast_id}:ack:{user}");
+	assert_string_equal(template_text(ack->value), "1");
+	config_free(c);
+	free(a);
+	free(b);
+	free(d);
+}
+
+/* And the legacy mode. */
+static void check_feed_legacy(const char *text)
+{
+	char *a = replace(text, "#auth \"legacy\"", "auth \"legacy\"");
+	char *b = replace(a, "route_key = \"track_id\"\n\tauth = \"app\"",
+			  "route_key = \"track_id\"\n\tauth = \"legacy\"");
+	char *d = replace(b, "\"username\":\"{info.username}\"", "\"username\":\"?\"");
+	struct config *c = must_load(d, NULL);
+
+	assert_int_equal(must_find(c, "track_comments")->auth->type, CFG_AUTH_QUERY);
+	assert_int_equal(must_find(c, "broadcasts")->auth->type, CFG_AUTH_HOOK);
+	config_free(c);
+	free(a);
+	free(b);
+	free(d);
+}
+
+static void test_feeds(void **state)
+{
+	char path[600], *text;
+	struct config *c;
+
+	(void)state;
+	unsetenv("REDIS_URL");
+	unsetenv("RINGCAST_HOOK_URL");
+	snprintf(path, sizeof(path), "%s/../../etc/feeds.conf", source_dir());
+	text = read_whole(path);
+	assert_non_null(text);
+	c = must_load(text, NULL);
+	assert_string_equal(c->auths[0].url, "http://127.0.0.1:8000/internal/ws");
+	assert_string_equal(c->redis.url, "redis://127.0.0.1:6379/0");
+	check_feeds(c);
+	check_feed_frames(c);
+	round_trip(c);
+	config_free(c);
+	setenv("REDIS_URL", "sentinel://s1,s2/main", 1);
+	setenv("RINGCAST_HOOK_URL", "unix:/run/app.sock:/hook", 1);
+	c = must_load(text, NULL);
+	assert_string_equal(c->auths[0].url, "unix:/run/app.sock:/hook");
+	assert_string_equal(c->redis.sentinel_name, "main");
+	config_free(c);
+	unsetenv("REDIS_URL");
+	unsetenv("RINGCAST_HOOK_URL");
+	check_feed_alternative(text);
+	check_feed_legacy(text);
+	free(text);
+}
+
+/* Values of good-feeds.conf that -T masks or cannot show. */
+static void test_feed_values(void **state)
+{
+	char path[600];
+	struct buf errors = {0};
+	const struct cfg_namespace *ns;
+	const struct cfg_auth *a;
+	struct config *c;
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/config/good-feeds.conf", source_dir());
+	c = config_load(path, NULL, &errors);
+	assert_non_null(c);
+	a = &c->auths[0];
+	assert_string_equal(a->secret, "secret-key");
+	assert_int_equal(a->n_cache_key, 3);
+	assert_int_equal(a->cache_key[1].place, CFG_PLACE_HEADER);
+	assert_string_equal(a->cache_key[1].name, "x-device");
+	assert_string_equal(a->cache_key[2].name, "a.b");
+	assert_int_equal(a->recheck, 0);
+	assert_null(a->user_claim);
+	assert_int_equal(a->leeway, 0);
+	assert_int_equal(c->auths[1].recheck, 60000); /* the default of a hook */
+	assert_null(c->auths[1].secret);
+	a = &c->auths[2];
+	assert_int_equal(a->type, CFG_AUTH_JWT);
+	assert_int_equal(a->algorithms, CFG_ALG_RS256 | CFG_ALG_ES256 | CFG_ALG_EDDSA);
+	assert_int_equal(a->keys_len, strlen(a->keys_text)); /* the test program's name, and a newline */
+	assert_string_equal(a->keys_text, "test_config\n");
+	assert_int_equal(a->n_from, 5);
+	assert_null(a->from[0].name);
+	assert_string_equal(a->from[1].name, "x-token");
+	assert_int_equal(a->from[4].place, CFG_PLACE_SUBPROTOCOL);
+	assert_string_equal(a->user_claim, "uid");
+	assert_null(a->groups_claim);
+	assert_int_equal(a->recheck, 0);
+	assert_int_equal(a->concurrency, 0);
+	a = &c->auths[3];
+	assert_int_equal(a->algorithms, CFG_ALG_HS256);
+	assert_int_equal(a->n_from, 1); /* the default */
+	assert_true(a->from[0].place == CFG_PLACE_HEADER && a->from[0].name == NULL);
+	assert_string_equal(a->user_claim, "sub");
+	assert_string_equal(a->groups_claim, "groups");
+	assert_null(a->audience);
+	assert_int_equal(c->limits.msg_burst, 5);
+	assert_int_equal(c->limits.connect_burst, 9);
+	ns = must_find(c, "broadcasts");
+	assert_true(ns->msg_rate == 5 && ns->msg_burst == 50 && ns->user_rate == 0);
+	assert_int_equal(ns->bad_frames, 0);
+	assert_true(ns->idle.any_frame);
+	assert_string_equal(find_rule(ns, "it's a \"text\"")->name, "it's a \"text\"");
+	assert_int_equal(ns->rules[1].coerce[0].as, CFG_COERCE_INT);
+	assert_string_equal(ns->rules[1].coerce[1].name, "s");
+	ns = must_find(c, "comments");
+	assert_true(ns->msg_rate == 100 && ns->msg_burst == 100 && ns->user_rate == 7);
+	ns = must_find(c, "threads");
+	assert_true(ns->room_is_int);
+	assert_string_equal(ns->path_prefix, "/t/");
+	assert_string_equal(ns->path_suffix, "/live");
+	ns = must_find(c, "requests");
+	assert_ptr_equal(ns->auth, &c->auths[4]);
+	assert_string_equal(ns->user_query, "id");
+	assert_false(ns->user_query_is_int);
+	assert_int_equal(ns->idle.after, 0);
+	config_free(c);
+	buf_free(&errors);
+}
+
+static void test_too_many_parts(void **state)
+{
+	struct buf b = {0};
+
+	(void)state;
+	for (int i = 0; i <= CFG_MAX_AUTHS; i++)
+		assert_int_equal(buf_printf(&b, "auth a%d { type = query }\n", i), 0);
+	assert_int_equal(buf_put(&b, "", 1), 0);
+	assert_string_equal(problems_of(b.p), "f: auth: there are 33 of them, 32 are possible\n");
+	b.len = 0;
+	assert_int_equal(buf_puts(&b, "namespace n { path = '/'\n"), 0);
+	for (int i = 0; i <= CFG_MAX_RULES; i++)
+		assert_int_equal(buf_printf(&b, "rule r%d { action = ignore }\n", i), 0);
+	assert_int_equal(buf_puts(&b, "}"), 0);
+	assert_int_equal(buf_put(&b, "", 1), 0);
+	assert_string_equal(problems_of(b.p), "f:1: namespace: there are 65 rules, 64 are possible\n");
+	b.len = 0;
+	assert_int_equal(
+		buf_puts(&b, "namespace n { path = '/' rule r { action = reply frame = x coerce = { a:int"),
+		0);
+	for (int i = 0; i < CFG_MAX_FIELDS; i++)
+		assert_int_equal(buf_printf(&b, ", 'a%d:int'", i), 0);
+	assert_int_equal(buf_puts(&b, "} } }"), 0);
+	assert_int_equal(buf_put(&b, "", 1), 0);
+	assert_string_equal(problems_of(b.p), "f:1: rule.coerce: there are 17 fields, 16 are possible\n");
+	buf_free(&b);
 }
 
 /* ---- options ---- */
@@ -809,7 +1178,7 @@ static void test_cli_errors(void **state)
 		{(char *)"--listen", (char *)"8080",
 		 (char *)"--listen: \"8080\" has no port: ADDRESS:PORT or unix:PATH is expected"},
 		{(char *)"--redis", (char *)"localhost",
-		 (char *)"--redis: redis://, rediss:// or unix:/// is expected"},
+		 (char *)"--redis: redis://, rediss://, unix:/// or sentinel:// is expected"},
 		{(char *)"--log-level", (char *)"all",
 		 (char *)"--log-level: error, warn, info or debug is expected"},
 	};
@@ -1016,7 +1385,7 @@ static void test_redis_url(void **state)
 		"redis://%:p@h",   "redis://h h",    "redis://[::1",    "redis://[::g]:1",
 		"redis://[::1]x",  "redis://a_b$c",  "unix://x",        "unix://",
 		"unix:///a?x",     "unix:///a?db=",  "unix:///a?db=1x", "unix:///a?db=99999999999",
-		"sentinel://h/m",  "http://h",       "h:6379",          "redis://:p/w@h",
+		"sentinel://h",    "http://h",       "h:6379",          "redis://:p/w@h",
 	};
 	struct cfg_redis r = {0};
 	struct value_error err;
@@ -1050,6 +1419,86 @@ static void test_redis_url(void **state)
 	assert_int_equal(value_redis_url("", &r, &err), 0);
 	assert_null(r.url);
 	config_redis_clear(&r);
+}
+
+static void test_sentinel_url(void **state)
+{
+	static const char *const bad[] = {
+		"sentinel://h",        "sentinel://h/",      "sentinel:///m",
+		"sentinel://h1,,h2/m", "sentinel://h1,/m",   "sentinel://h:0/m",
+		"sentinel://h/m/x",    "sentinel://h/m?x",   "sentinel://h/a b",
+		"sentinel://u@h/m",    "sentinel://[::g]/m", "sentinel://1,2,3,4,5,6,7,8,9/m",
+		"sentinels://h/m",
+	};
+	struct cfg_redis r = {0};
+	struct value_error err;
+	char *masked;
+
+	(void)state;
+	assert_int_equal(value_redis_url("sentinel://me:p%40ss@s1,[::1]:7,s3:26380/my.main-1_x/4", &r, &err),
+			 0);
+	assert_int_equal(r.n_sentinels, 3);
+	assert_string_equal(r.sentinels[0].host, "s1");
+	assert_int_equal(r.sentinels[0].port, 26379);
+	assert_string_equal(r.sentinels[1].host, "::1");
+	assert_int_equal(r.sentinels[1].port, 7);
+	assert_int_equal(r.sentinels[2].port, 26380);
+	assert_string_equal(r.sentinel_name, "my.main-1_x");
+	assert_string_equal(r.host, "s1");
+	assert_int_equal(r.port, 26379);
+	assert_string_equal(r.user, "me");
+	assert_string_equal(r.password, "p@ss");
+	assert_int_equal(r.db, 4);
+	assert_true(!r.tls && !r.is_unix);
+	masked = value_redis_masked(&r);
+	assert_string_equal(masked, "sentinel://me:***@s1,[::1]:7,s3:26380/my.main-1_x/4");
+	free(masked);
+	assert_int_equal(value_redis_url("sentinel://1,2,3,4,5,6,7,8/m/", &r, &err), 0);
+	assert_int_equal(r.n_sentinels, 8);
+	assert_int_equal(r.db, 0);
+	assert_int_equal(value_redis_url("redis://h", &r, &err), 0);
+	assert_int_equal(r.n_sentinels, 0);
+	assert_null(r.sentinel_name);
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		if (value_redis_url(bad[i], &r, &err) != -1)
+			fail_msg("%s is taken", bad[i]);
+		assert_int_equal(r.n_sentinels, 0);
+	}
+	config_redis_clear(&r);
+}
+
+static void test_network(void **state)
+{
+	static const struct {
+		const char *text, *printed, *in, *out;
+	} t[] = {
+		{"10.0.0.0/8", "10.0.0.0/8", "::ffff:10.255.255.255", "::ffff:11.0.0.0"},
+		{"10.1.2.3", "10.1.2.3/32", "::ffff:10.1.2.3", "::ffff:10.1.2.2"},
+		{"10.1.2.128/25", "10.1.2.128/25", "::ffff:10.1.2.255", "::ffff:10.1.2.127"},
+		{"0.0.0.0/0", "0.0.0.0/0", "::ffff:1.2.3.4", "::1"},
+		{"::/0", "::/0", "::ffff:1.2.3.4", NULL},
+		{"::1", "::1/128", "::1", "::2"},
+		{"2001:db8::/33", "2001:db8::/33", "2001:db8:7fff::1", "2001:db8:8000::"},
+		{"::ffff:10.0.0.0/104", "10.0.0.0/8", "::ffff:10.9.9.9", "::10.9.9.9"},
+	};
+	uint8_t address[16];
+	char text[64];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(t); i++) {
+		struct cfg_network n;
+		struct value_error err;
+
+		assert_int_equal(value_network(t[i].text, &n, &err), 0);
+		value_network_text(&n, text, sizeof(text));
+		assert_string_equal(text, t[i].printed);
+		assert_int_equal(inet_pton(AF_INET6, t[i].in, address), 1);
+		assert_true(config_network_has(&n, address));
+		if (t[i].out == NULL)
+			continue;
+		assert_int_equal(inet_pton(AF_INET6, t[i].out, address), 1);
+		assert_false(config_network_has(&n, address));
+	}
 }
 
 static void test_origin(void **state)
@@ -1141,6 +1590,11 @@ int main(void)
 		cmocka_unit_test(test_later),
 		cmocka_unit_test(test_docs),
 		cmocka_unit_test(test_etc),
+		cmocka_unit_test(test_feeds),
+		cmocka_unit_test(test_feed_values),
+		cmocka_unit_test(test_too_many_parts),
+		cmocka_unit_test(test_sentinel_url),
+		cmocka_unit_test(test_network),
 		cmocka_unit_test(test_cli),
 		cmocka_unit_test(test_cli_errors),
 		cmocka_unit_test(test_overrides),
