@@ -55,6 +55,8 @@ enum up_ask {
 enum up_flag {
 	UP_LOW = 1,   /* dropped (shed) rather than waited for */
 	UP_COUNT = 2, /* the answer shall say how many sockets and users matched */
+	UP_RULE = 4,  /* source client: the frame of a rule that a client's message set off. The operator's words, not the
+		       * client's: max_publication bounds it, and its '_' keys mean what they mean from the API */
 };
 
 /* How many sockets here got, or will get, a publication, and who: the smallest UP_MATCHED_MAX distinct hashes of their

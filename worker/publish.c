@@ -44,16 +44,20 @@ static enum publish_result push_chunks(struct worker *w, const struct up_rec *fi
 	return PUBLISH_OK;
 }
 
-enum publish_result publish_message(struct worker *w, const struct cfg_namespace *ns, struct slice room,
-				    uint8_t opcode, struct slice payload, enum cfg_source source,
-				    uint32_t request)
+enum publish_result publish_with(struct worker *w, const struct cfg_namespace *ns, struct slice room, uint8_t opcode,
+				 struct slice payload, enum cfg_source source, uint32_t request,
+				 const struct publish_extra *extra)
 {
 	struct up_rec h = {.type = UP_PUBLISH,
 			   .opcode = opcode,
 			   .ns = ns->id,
 			   .total = (uint32_t)payload.len,
 			   .request = request,
-			   .source = (uint8_t)source};
+			   .source = (uint8_t)source,
+			   .flags = extra->flags,
+			   .throttle_key = extra->throttle_key,
+			   .throttle_ms = extra->throttle_ms,
+			   .throttle_value = extra->throttle_value};
 	enum publish_result r;
 
 	if (w->chunking.is_active && w->chunking.owner != request)
@@ -62,9 +66,18 @@ enum publish_result publish_message(struct worker *w, const struct cfg_namespace
 		r = push_chunks(w, &h, room, payload);
 	else
 		r = push(w, &w->slot.data, &h, room, payload) ? PUBLISH_OK : PUBLISH_BUSY;
-	if (r == PUBLISH_BUSY)
+	if (r == PUBLISH_BUSY && (extra->flags & UP_LOW) == 0)
 		count_add(&w->count->uplink_full, 1);
 	return r;
+}
+
+enum publish_result publish_message(struct worker *w, const struct cfg_namespace *ns, struct slice room,
+				    uint8_t opcode, struct slice payload, enum cfg_source source,
+				    uint32_t request)
+{
+	const struct publish_extra none = {0};
+
+	return publish_with(w, ns, room, opcode, payload, source, request, &none);
 }
 
 void publish_abandon(struct worker *w, uint32_t request)

@@ -69,6 +69,7 @@ struct rig {
 	bool hold_data;        /* do not look at the data uplink: it fills up */
 	size_t data_records;   /* at most so many records of the data uplink a turn; 0 = all */
 	unsigned publications; /* taken from the data uplink */
+	struct up_rec publication; /* the header of the last of them */
 	uint8_t *assembly;
 	struct up_rec assembly_first;
 	char assembly_room[CFG_ROOM_MAX];
