@@ -363,7 +363,6 @@ static void welcome(struct worker *w, struct conn *c, struct slice answer)
 		input_refuse(w, c, 503, "no_memory");
 	} else {
 		conn_opened(w, c);
-		rules_opened(w, c);
 		if (output_first(w, c, &out))
 			input_early(w, c, (struct slice){in.p, in.len});
 	}
@@ -380,7 +379,7 @@ void join_done(struct worker *w, struct conn *c)
 	buf_free(&answer);
 }
 
-/* Until user.c and rules.c are there. */
+/* Until user.c is there. */
 __attribute__((weak)) int user_prepare(struct worker *w, struct conn *c)
 {
 	(void)w;
@@ -402,20 +401,6 @@ __attribute__((weak)) void user_leave(struct worker *w, struct conn *c)
 }
 
 __attribute__((weak)) void user_refresh(struct worker *w, struct conn *c)
-{
-	(void)w;
-	(void)c;
-}
-
-__attribute__((weak)) int rules_greeting(const struct worker *w, const struct conn *c, struct buf *out)
-{
-	(void)w;
-	(void)c;
-	(void)out;
-	return 0;
-}
-
-__attribute__((weak)) void rules_opened(struct worker *w, struct conn *c)
 {
 	(void)w;
 	(void)c;

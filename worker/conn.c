@@ -15,6 +15,7 @@
 #include "worker/auth.h"
 #include "worker/input.h"
 #include "worker/output.h"
+#include "worker/rules.h"
 #include "worker/worker.h"
 
 #define POLL_EVENTS       256 /* taken from the clients' set at a time */
@@ -206,6 +207,12 @@ static struct counters_ns *ns_count(struct worker *w, const struct conn *c)
 	return &w->count->ns[ns_of(w, c)->id];
 }
 
+/* ms until something of the session's may be due; UINT64_MAX: never. */
+static uint64_t session_due(const struct worker *w, const struct conn *c)
+{
+	return rules_due(w, c);
+}
+
 /* OPEN: sleep until the next thing that may be due. */
 static void set_open_timer(struct worker *w, struct conn *c)
 {
@@ -220,6 +227,8 @@ static void set_open_timer(struct worker *w, struct conn *c)
 
 		next = u64_min(next, idle < l->idle_timeout ? l->idle_timeout - idle : 0);
 	}
+	if (c->session != SESSION_NONE)
+		next = u64_min(next, session_due(w, c));
 	if (next == UINT64_MAX)
 		wheel_clear(&w->wheel, c->index);
 	else
@@ -261,6 +270,8 @@ void conn_opened(struct worker *w, struct conn *c)
 
 		c->ping_due = (uint32_t)w->now_ms + l->ping_interval - jitter;
 	}
+	if (c->session != SESSION_NONE)
+		rules_opened(w, c);
 	set_open_timer(w, c);
 	if (log_on(LOG_DEBUG)) {
 		const struct channel *ch = channel_at(&w->channels, c->channel);
@@ -407,6 +418,12 @@ static bool expired_ping(struct worker *w, struct conn *c)
 	return output_bytes(w, c, "\x89\x00", 2);
 }
 
+/* What of the session's is due? False: the connection is gone, or its timer is set for something else. */
+static bool expired_session(struct worker *w, struct conn *c)
+{
+	return rules_expired(w, c);
+}
+
 /* OPEN: what is due? */
 static void expired_open(struct worker *w, struct conn *c)
 {
@@ -428,6 +445,8 @@ static void expired_open(struct worker *w, struct conn *c)
 		return;
 	}
 	if (l->ping_interval != 0 && (int32_t)(now - c->ping_due) >= 0 && !expired_ping(w, c))
+		return;
+	if (c->session != SESSION_NONE && !expired_session(w, c))
 		return;
 	set_open_timer(w, c);
 }

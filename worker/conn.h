@@ -50,7 +50,7 @@ enum conn_flag {
 	CONN_CLOSE_WAIT = 64, /* the peer's Close is answered when its own publications are back */
 	CONN_SHUT = 128,      /* our side is shut down: only waiting for the peer's FIN */
 	CONN_MATCHED = 256,   /* fanout.c: has targeted records in the batch under way */
-	CONN_HELD = 512,      /* not read for a while: its rate (rules.c) */
+	CONN_HELD = 512,      /* not read for a while: its rate (rate.h) */
 };
 
 struct conn {
@@ -99,6 +99,7 @@ struct conn_ext {
 	uint32_t starving_next, starving_prev; /* CONN_PAUSED */
 	uint8_t pong_len;                      /* a pong that waits for the socket: the latest only */
 	bool has_pong;
+	bool has_idle; /* an idle frame (rules.h) is in `out` */
 	uint8_t pong[125];
 };
 

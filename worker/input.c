@@ -10,6 +10,7 @@
 #include "common/wsframe.h"
 #include "worker/admission.h"
 #include "worker/output.h"
+#include "worker/rules.h"
 #include "worker/worker.h"
 
 #define READ_BYTES    16384 /* of one recv; wslay sees no more at a time */
@@ -195,20 +196,40 @@ struct feeding {
 	bool has_message; /* one came to its end in these bytes */
 };
 
-/* Send a client's message up. Who comes while others wait for the uplink waits behind them. */
-static enum publish_result publish(struct worker *w, struct conn *c, uint8_t opcode, struct slice payload,
-				   bool is_resumed)
+bool input_publish(struct worker *w, struct conn *c, uint8_t opcode, struct slice payload, bool is_resumed)
 {
 	const struct channel *ch = channel_at(&w->channels, c->channel);
 	enum publish_result r;
 
+	/* Who comes while others wait for the uplink waits behind them. */
 	if (!is_resumed && w->starving_head != CONN_NONE)
-		return PUBLISH_BUSY;
+		return false;
 	r = publish_message(w, ns_of(w, c), (struct slice){ch->room, ch->room_len}, opcode, payload,
 			    CFG_SRC_CLIENT, conn_tag(c));
 	if (r == PUBLISH_OK && c->in_flight < UINT16_MAX)
 		c->in_flight++;
-	return r;
+	return r == PUBLISH_OK;
+}
+
+/* A message of an OPEN connection. is_resumed: it has waited for the uplink. May close or drop the connection. */
+static enum ws_take take_message(struct worker *w, struct conn *c, uint8_t opcode, struct slice text, bool is_resumed)
+{
+	const struct cfg_namespace *ns = ns_of(w, c);
+
+	if (!is_resumed)
+		count_add(&w->count->ns[ns->id].client_messages, 1);
+	if (rules_apply(w, c))
+		return rules_message(w, c, opcode, text, is_resumed);
+	if ((ns->publish & CFG_SRC_CLIENT) == 0)
+		return WS_TAKEN; /* a subscriber's chatter is none of ours */
+	return input_publish(w, c, opcode, text, is_resumed) ? WS_TAKEN : WS_HOLD;
+}
+
+/* A message or a control frame came. */
+static void heard(struct feeding *f, bool is_message)
+{
+	if (f->conn->session != SESSION_NONE)
+		rules_heard(f->worker, f->conn, is_message);
 }
 
 static enum ws_take on_message(void *arg, uint8_t opcode, const uint8_t *p, size_t len)
@@ -217,24 +238,29 @@ static enum ws_take on_message(void *arg, uint8_t opcode, const uint8_t *p, size
 	struct conn *c = f->conn;
 
 	f->has_message = true;
-	if (c->state != CONN_OPEN || (ns_of(f->worker, c)->publish & CFG_SRC_CLIENT) == 0)
-		return WS_TAKEN; /* a subscriber's chatter is none of ours */
-	if (publish(f->worker, c, opcode, (struct slice){(const char *)p, len}, false) == PUBLISH_BUSY)
-		return WS_HOLD;
-	return WS_TAKEN;
+	if (c->state != CONN_OPEN)
+		return WS_TAKEN;
+	heard(f, true);
+	return take_message(f->worker, c, opcode, (struct slice){(const char *)p, len}, false);
 }
 
 static void on_ping(void *arg, const uint8_t *p, size_t len)
 {
 	struct feeding *f = arg;
 
-	if (f->conn->state == CONN_OPEN)
-		output_pong(f->worker, f->conn, p, len);
+	if (f->conn->state != CONN_OPEN)
+		return;
+	heard(f, false);
+	output_pong(f->worker, f->conn, p, len);
 }
 
+/* Any byte ends the wait for it (conn_heard). */
 static void on_pong(void *arg)
 {
-	(void)arg; /* any byte ends the wait for it (input_ready) */
+	struct feeding *f = arg;
+
+	if (f->conn->state == CONN_OPEN)
+		heard(f, false);
 }
 
 static void on_close(void *arg, uint16_t code)
@@ -381,27 +407,57 @@ void input_ready(struct worker *w, struct conn *c)
 	}
 }
 
-bool input_resume(struct worker *w, struct conn *c)
+enum held { HELD_TAKEN, HELD_WAITS, HELD_CLOSED };
+
+/* The message that is kept, if one is. CLOSED: the connection is gone, or closing and has forgotten it. */
+static enum held take_held(struct worker *w, struct conn *c, bool is_resumed)
+{
+	uint32_t gen = c->gen;
+	uint8_t opcode;
+	struct slice held = ws_held(c->ext == NULL ? NULL : c->ext->ws, &opcode);
+
+	if (held.p == NULL)
+		return HELD_TAKEN;
+	if (take_message(w, c, opcode, held, is_resumed) == WS_HOLD)
+		return HELD_WAITS;
+	if (c->gen != gen || c->state != CONN_OPEN)
+		return HELD_CLOSED;
+	ws_held_done(w->ws_pool, &c->ext->ws);
+	return HELD_TAKEN;
+}
+
+/* It is read again, and first what was read behind the kept message. Not having been read was not the client's doing. */
+static void go_on(struct worker *w, struct conn *c)
 {
 	struct conn_ext *x = c->ext;
-	uint8_t opcode;
-	struct slice held = ws_held(x->ws, &opcode);
-	struct buf in;
+	struct buf in = {0};
 	uint32_t gen = c->gen;
 
-	if (held.p != NULL) {
-		if (publish(w, c, opcode, held, true) == PUBLISH_BUSY)
-			return false;
-		ws_held_done(w->ws_pool, &x->ws);
-	}
-	publish_forget(w, c);
 	conn_heard(w, c);
+	if (c->session != SESSION_NONE)
+		rules_heard(w, c, true);
+	conn_arm(w, c);
+	if (x == NULL)
+		return;
 	in = x->in;
 	x->in = (struct buf){0};
-	conn_arm(w, c);
 	if (feed(w, c, (const uint8_t *)in.p, in.len) && c->gen == gen)
 		conn_ext_trim(c);
 	buf_free(&in);
+}
+
+bool input_resume(struct worker *w, struct conn *c)
+{
+	switch (take_held(w, c, true)) {
+	case HELD_WAITS:
+		return false;
+	case HELD_CLOSED:
+		return true;
+	case HELD_TAKEN:
+		break;
+	}
+	publish_forget(w, c);
+	go_on(w, c);
 	return true;
 }
 

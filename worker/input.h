@@ -3,7 +3,6 @@
 #define RC_INPUT_H
 
 #include "common/base.h"
-
 struct worker;
 struct conn;
 
@@ -13,6 +12,10 @@ void input_ready(struct worker *w, struct conn *c);
 /* The uplink has space again: publish what is held, go on with what was read behind it. False: still no
  * space. */
 bool input_resume(struct worker *w, struct conn *c);
+
+/* Send a client's message up as it is. False: no space now. */
+bool input_publish(struct worker *w, struct conn *c, uint8_t opcode, struct slice payload,
+		   bool is_resumed) MUST_CHECK;
 
 /* One of the connection's own publications came back through the ring. */
 void input_own_seen(struct worker *w, struct conn *c);

@@ -172,6 +172,7 @@ static bool flush_out(struct worker *w, struct conn *c)
 	}
 	x->out.len = 0;
 	x->out_off = 0;
+	x->has_idle = false;
 	return true;
 }
 

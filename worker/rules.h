@@ -1,5 +1,15 @@
-/* rules.h - what clients' messages do, and what is said to clients without a publication: greeting, idle frame.
- * Worker; one thread; never blocks. */
+/* rules.h - what clients' messages do, and what is said to clients without a publication: greeting, idle
+ * frame. Worker; one thread; never blocks.
+ *
+ *                       text = name of a text rule --------------------> its action
+ *    message of a       JSON object, "type" = name of a rule ----------> its action
+ *    namespace that     another JSON object ---------------------------> published if clients may; else
+ * ignored has rules or a     text that is no JSON object: counted as a bad frame; the bad_frames-th closes
+ * with 1008 json envelope      binary: a bad frame, and 1003
+ *
+ * In a plain namespace whose clients may publish, what no rule takes is a publication, whatever it is: no
+ * frame is bad there.
+ */
 #ifndef RC_RULES_H
 #define RC_RULES_H
 
@@ -10,10 +20,21 @@
 struct worker;
 struct conn;
 
-/* Does the namespace read its clients' messages (rules, or a json envelope)? Else they are publications, or nothing. */
+/* Bytes of a rule's frame, of a greeting, of an idle frame; a larger one is not sent, and counted (dropped,
+ * too_large). So that an answer fits what may wait for a socket, and a publication one record of the uplink:
+ * it is made anew if it has to wait, and its parts could not be told apart from those of the first one. */
+#define RULES_FRAME_MAX 65535u
+
+/* Buffers. 0, or -1 with errno. */
+int rules_start(struct worker *w) MUST_CHECK;
+void rules_stop(struct worker *w);
+
+/* Does the namespace read its clients' messages (rules, or a json envelope)? Else they are publications, or
+ * nothing. */
 bool rules_apply(const struct worker *w, const struct conn *c) MUST_CHECK;
 
-/* A whole message of an OPEN connection. WS_HOLD: the uplink is full; offer it again. May close the connection. */
+/* A whole message of an OPEN connection. WS_HOLD: the uplink is full; offer it again (is_resumed). May close
+ * or drop the connection. */
 enum ws_take rules_message(struct worker *w, struct conn *c, uint8_t opcode, struct slice text,
 			   bool is_resumed) MUST_CHECK;
 
@@ -24,7 +45,7 @@ struct rules_scratch {
 void rules_values(const struct worker *w, const struct conn *c, struct rules_scratch *scratch,
 		  struct template_values *out);
 
-/* Append the greeting as a text frame. 0, or -1 (ENOMEM). */
+/* Append the greeting as a text frame. 0, or -1 (ENOMEM) with `out` unchanged. */
 int rules_greeting(const struct worker *w, const struct conn *c, struct buf *out) MUST_CHECK;
 
 /* The connection has been OPEN from now on: its idle clock starts. */

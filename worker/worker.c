@@ -17,6 +17,7 @@
 #include "shm/uplink.h"
 #include "worker/auth.h"
 #include "worker/input.h"
+#include "worker/rules.h"
 
 #define TICK_BUSY_S 0.1 /* while deadlines, slow clients or a drain want looking after */
 #define TICK_IDLE_S 0.4 /* the heartbeat: more than twice a second */
@@ -214,7 +215,7 @@ static int init_parts(struct worker *w)
 	w->ws_pool = ws_pool_new(WS_POOL_IDLE, w->ws_memory);
 	if (w->ws_pool == NULL || conn_table_init(w, max_connections(w)) == -1 ||
 	    channel_table_init(&w->channels) == -1 || fanout_init(w, w->boot->start) == -1 ||
-	    behind_init(w) == -1 || auth_start(w) == -1)
+	    behind_init(w) == -1 || auth_start(w) == -1 || rules_start(w) == -1)
 		return -1;
 	return 0;
 }
@@ -285,6 +286,7 @@ void worker_free(struct worker *w)
 	session_table_free(&w->sessions);
 	fanout_free(&w->fanout);
 	behind_free(&w->behind);
+	rules_stop(w);
 	ws_pool_free(w->ws_pool);
 	buf_free(&w->control_overflow);
 	ask_free(&w->asks);

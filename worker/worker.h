@@ -7,7 +7,7 @@
  *    auth*.c      who may connect: hooks, tokens
  *    session.c    what a connection has beyond its plain record
  *    user.c       users, their sockets and groups
- *    rules.c      clients' messages to actions
+ *    rules*.c     clients' messages to actions; greeting, idle frame
  *    channel.c    the channel table, members, interest told to the master
  *    fanout.c     ring records to live members; the cursor
  *    behind.c     members that could not take everything: catch-up, slow-client policy
@@ -44,6 +44,7 @@
 #include "worker/ws.h"
 
 struct admin;
+struct rules;
 
 /* A message larger than one uplink record, half-way up. */
 struct chunking {
@@ -85,6 +86,7 @@ struct worker {
 	struct behind behind;
 	struct ws_pool *ws_pool;
 	uint64_t ws_memory; /* its bound */
+	struct rules *rules; /* rules.c: its buffers */
 	struct admin *admin;
 	unsigned admin_max; /* connections that the admin side may hold */
 
