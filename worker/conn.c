@@ -15,6 +15,7 @@
 #include "worker/auth.h"
 #include "worker/input.h"
 #include "worker/output.h"
+#include "worker/rate.h"
 #include "worker/rules.h"
 #include "worker/worker.h"
 
@@ -90,7 +91,7 @@ void conn_arm(struct worker *w, struct conn *c)
 {
 	uint8_t want = 0;
 	struct epoll_event ev;
-	if ((c->flags & (CONN_PAUSED | CONN_CLOSE_WAIT)) == 0)
+	if ((c->flags & (CONN_PAUSED | CONN_CLOSE_WAIT | CONN_HELD)) == 0)
 		want |= ARM_IN;
 	if (c->flags & CONN_BLOCKED)
 		want |= ARM_OUT;
@@ -210,7 +211,7 @@ static struct counters_ns *ns_count(struct worker *w, const struct conn *c)
 /* ms until something of the session's may be due; UINT64_MAX: never. */
 static uint64_t session_due(const struct worker *w, const struct conn *c)
 {
-	return rules_due(w, c);
+	return u64_min(rules_due(w, c), rate_due(w, c));
 }
 
 /* OPEN: sleep until the next thing that may be due. */
@@ -233,6 +234,11 @@ static void set_open_timer(struct worker *w, struct conn *c)
 		wheel_clear(&w->wheel, c->index);
 	else
 		set_timer(w, c, next);
+}
+
+void conn_retime(struct worker *w, struct conn *c)
+{
+	set_open_timer(w, c);
 }
 
 void conn_heard(struct worker *w, struct conn *c)
@@ -395,7 +401,7 @@ void conn_close(struct worker *w, struct conn *c, uint16_t code, const char *rea
 	leave_service(w, c, code, true);
 	c->state = CONN_CLOSING;
 	c->close_code = code;
-	c->flags = (uint16_t)((c->flags & ~(CONN_CLOSE_WAIT | CONN_PINGED)) | CONN_CLOSE_SENT);
+	c->flags = (uint16_t)((c->flags & ~(CONN_CLOSE_WAIT | CONN_PINGED | CONN_HELD)) | CONN_CLOSE_SENT);
 	input_closing(w, c);
 	set_timer(w, c, w->config->limits.close_linger != 0 ? w->config->limits.close_linger : 1);
 	conn_arm(w, c); /* it may have been paused; the peer's Close and its end shall be seen */
@@ -421,7 +427,7 @@ static bool expired_ping(struct worker *w, struct conn *c)
 /* What of the session's is due? False: the connection is gone, or its timer is set for something else. */
 static bool expired_session(struct worker *w, struct conn *c)
 {
-	return rules_expired(w, c);
+	return rules_expired(w, c) && rate_expired(w, c);
 }
 
 /* OPEN: what is due? */
@@ -434,7 +440,7 @@ static void expired_open(struct worker *w, struct conn *c)
 		conn_close(w, c, c->close_code, NULL);
 		return;
 	}
-	if (c->flags & CONN_PAUSED) {
+	if (c->flags & (CONN_PAUSED | CONN_HELD)) {
 		/* We do not read it: that nothing is heard of it is our doing. */
 		c->last_in = now;
 		c->flags &= (uint16_t)~CONN_PINGED;

@@ -163,6 +163,9 @@ void conn_reject(struct worker *w, struct conn *c, struct slice answer, uint16_t
 /* Bytes came from the peer. */
 void conn_heard(struct worker *w, struct conn *c);
 
+/* OPEN: something may be due sooner than the timer says. */
+void conn_retime(struct worker *w, struct conn *c);
+
 /* Its timer fired. */
 void conn_expired(struct worker *w, struct conn *c);
 

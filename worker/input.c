@@ -10,6 +10,7 @@
 #include "common/wsframe.h"
 #include "worker/admission.h"
 #include "worker/output.h"
+#include "worker/rate.h"
 #include "worker/rules.h"
 #include "worker/worker.h"
 
@@ -194,6 +195,7 @@ struct feeding {
 	struct worker *worker;
 	struct conn *conn;
 	bool has_message; /* one came to its end in these bytes */
+	bool is_over;     /* the client sends faster than it may */
 };
 
 bool input_publish(struct worker *w, struct conn *c, uint8_t opcode, struct slice payload, bool is_resumed)
@@ -225,11 +227,14 @@ static enum ws_take take_message(struct worker *w, struct conn *c, uint8_t opcod
 	return input_publish(w, c, opcode, text, is_resumed) ? WS_TAKEN : WS_HOLD;
 }
 
-/* A message or a control frame came. */
-static void heard(struct feeding *f, bool is_message)
+/* A message or a control frame came. False: it has no token. */
+static bool is_in_time(struct feeding *f, bool is_message)
 {
-	if (f->conn->session != SESSION_NONE)
-		rules_heard(f->worker, f->conn, is_message);
+	if (f->conn->session == SESSION_NONE)
+		return true;
+	rules_heard(f->worker, f->conn, is_message);
+	f->is_over = !rate_take(f->worker, f->conn);
+	return !f->is_over;
 }
 
 static enum ws_take on_message(void *arg, uint8_t opcode, const uint8_t *p, size_t len)
@@ -240,7 +245,8 @@ static enum ws_take on_message(void *arg, uint8_t opcode, const uint8_t *p, size
 	f->has_message = true;
 	if (c->state != CONN_OPEN)
 		return WS_TAKEN;
-	heard(f, true);
+	if (!is_in_time(f, true))
+		return WS_HOLD;
 	return take_message(f->worker, c, opcode, (struct slice){(const char *)p, len}, false);
 }
 
@@ -250,7 +256,7 @@ static void on_ping(void *arg, const uint8_t *p, size_t len)
 
 	if (f->conn->state != CONN_OPEN)
 		return;
-	heard(f, false);
+	(void)is_in_time(f, false); /* it is answered all the same: one read is a bounded number of them */
 	output_pong(f->worker, f->conn, p, len);
 }
 
@@ -260,7 +266,7 @@ static void on_pong(void *arg)
 	struct feeding *f = arg;
 
 	if (f->conn->state == CONN_OPEN)
-		heard(f, false);
+		(void)is_in_time(f, false);
 }
 
 static void on_close(void *arg, uint16_t code)
@@ -287,8 +293,8 @@ static void answer_close(struct worker *w, struct conn *c)
 	input_close_if_done(w, c);
 }
 
-/* Keep what could not be looked at because a message is held. */
-static bool keep_rest(struct worker *w, struct conn *c, const uint8_t *p, size_t len)
+/* Keep what could not be looked at because a message is held: for its rate, or for the uplink. */
+static bool keep_rest(struct worker *w, struct conn *c, const uint8_t *p, size_t len, bool is_over)
 {
 	struct conn_ext *x = conn_ext(c);
 
@@ -296,7 +302,10 @@ static bool keep_rest(struct worker *w, struct conn *c, const uint8_t *p, size_t
 		conn_close(w, c, 1011, NULL);
 		return false;
 	}
-	publish_wait(w, c);
+	if (is_over)
+		rate_hold(w, c);
+	else
+		publish_wait(w, c);
 	return true;
 }
 
@@ -349,7 +358,9 @@ static bool feed(struct worker *w, struct conn *c, const uint8_t *p, size_t len)
 		return c->gen == gen;
 	}
 	if (state != NULL && ws_held(state, &(uint8_t){0}).p != NULL)
-		return keep_rest(w, c, p + used, len - used);
+		return keep_rest(w, c, p + used, len - used, f.is_over);
+	if (f.is_over && c->state == CONN_OPEN)
+		rate_hold(w, c); /* control frames */
 	return true;
 }
 
@@ -360,10 +371,17 @@ static void peer_is_gone(struct worker *w, struct conn *c)
 	conn_drop(w, c, false, 1006);
 }
 
+/* Not read now. */
+static bool is_stopped(const struct conn *c)
+{
+	return (c->flags & (CONN_PAUSED | CONN_HELD | CONN_CLOSE_WAIT)) != 0;
+}
+
 static void messages_read(struct worker *w, struct conn *c)
 {
 	static uint8_t bytes[READ_BYTES];
 	uint32_t gen = c->gen;
+	bool is_empty = false;
 
 	for (int i = 0; i < READS_A_TURN; i++) {
 		ssize_t n = recv(c->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
@@ -372,6 +390,7 @@ static void messages_read(struct worker *w, struct conn *c)
 			peer_is_gone(w, c);
 			return;
 		}
+		is_empty = n < (ssize_t)sizeof(bytes);
 		if (n == -1)
 			break;
 		conn_heard(w, c);
@@ -379,9 +398,11 @@ static void messages_read(struct worker *w, struct conn *c)
 			if (!feed(w, c, bytes, (size_t)n) || c->gen != gen)
 				return;
 		}
-		if ((size_t)n < sizeof(bytes) || (c->flags & (CONN_PAUSED | CONN_CLOSE_WAIT)) != 0)
+		if (is_empty || is_stopped(c))
 			break;
 	}
+	if (is_empty && c->session != SESSION_NONE)
+		rate_at_rest(w, c);
 	conn_ext_trim(c);
 }
 
@@ -459,6 +480,31 @@ bool input_resume(struct worker *w, struct conn *c)
 	publish_forget(w, c);
 	go_on(w, c);
 	return true;
+}
+
+bool input_release(struct worker *w, struct conn *c)
+{
+	uint32_t gen = c->gen;
+
+	c->flags &= (uint16_t)~CONN_HELD;
+	if (c->ext != NULL && ws_held(c->ext->ws, &(uint8_t){0}).p != NULL && !rate_take(w, c)) {
+		rate_hold(w, c); /* another socket of the user's was faster */
+		return true;
+	}
+	switch (take_held(w, c, false)) {
+	case HELD_WAITS:
+		publish_wait(w, c);
+		return true;
+	case HELD_CLOSED:
+		return false;
+	case HELD_TAKEN:
+		break;
+	}
+	go_on(w, c);
+	/* At once: what it had sent may be all, and then it is at rest (rate_at_rest). */
+	if (c->gen == gen && c->state == CONN_OPEN && !is_stopped(c))
+		messages_read(w, c);
+	return c->gen == gen && c->state == CONN_OPEN && (c->flags & CONN_CLOSE_WAIT) == 0;
 }
 
 void input_closing(struct worker *w, struct conn *c)

@@ -363,7 +363,7 @@ bool rules_expired(struct worker *w, struct conn *c)
 
 	if (s == NULL)
 		return true;
-	if ((c->flags & CONN_PAUSED) != 0)
+	if ((c->flags & (CONN_PAUSED | CONN_HELD)) != 0)
 		rules_opened(w, c); /* we do not read it: its silence is our doing */
 	if (rules_due(w, c) > 0)
 		return true;

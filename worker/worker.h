@@ -8,6 +8,7 @@
  *    session.c    what a connection has beyond its plain record
  *    user.c       users, their sockets and groups
  *    rules*.c     clients' messages to actions; greeting, idle frame
+ *    rate.c       how fast clients may send
  *    channel.c    the channel table, members, interest told to the master
  *    fanout.c     ring records to live members; the cursor
  *    behind.c     members that could not take everything: catch-up, slow-client policy

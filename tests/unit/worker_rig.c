@@ -765,7 +765,7 @@ static void check_conn(const struct rig *r, const struct conn *c, uint32_t *n)
 	if (c->ext != NULL && c->ext->partial != NULL)
 		n[4]++;
 	/* What is armed is what is wanted: nobody is forgotten, nobody spins. */
-	assert_int_equal(c->armed & 1, (c->flags & (CONN_PAUSED | CONN_CLOSE_WAIT)) == 0);
+	assert_int_equal(c->armed & 1, (c->flags & (CONN_PAUSED | CONN_CLOSE_WAIT | CONN_HELD)) == 0);
 	assert_int_equal(c->armed >> 1 & 1, (c->flags & CONN_BLOCKED) != 0);
 	if ((c->flags & CONN_BLOCKED) != 0)
 		assert_non_null(c->ext);
