@@ -77,7 +77,7 @@ static void more_than_the_burst(void **state)
 		expect_number(&c, i);
 	assert_int_equal(RIG_NS(&r, RIG_DEMO, client_messages), 25);
 	assert_in_range(RIG_NS(&r, RIG_DEMO, rate_limited), 5, 20); /* each time it was held */
-	rig_pass(&r, 1000); /* a full burst again */
+	rig_pass(&r, 1000);                                         /* a full burst again */
 	for (int i = 0; i < 5; i++)
 		say_number(&c, i);
 	rig_settle(&r);
