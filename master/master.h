@@ -150,6 +150,8 @@ struct master {
 	uint64_t reload_due_ms;
 
 	struct sequencer seq;
+	struct envelope inbound;  /* json: what a worker publishes, as it was read */
+	struct buf unsigned_text; /* ... and the text without the keys that are ours alone */
 	uint64_t assembly_bytes; /* of all unfinished messages */
 	unsigned drain_turn;     /* round robin over slots */
 	uint64_t swept;          /* interest.created when last swept */

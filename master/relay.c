@@ -6,6 +6,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/wsframe.h"
 #include "master/drain.h"
 #include "master/redis_subs.h"
 #include "master/status.h"
@@ -62,36 +63,82 @@ static void count_own(struct master *m, const struct relay_message *msg)
 	struct counters_ns *n = &m->count->ns[msg->ns->id];
 
 	count_add(msg->source == CFG_SRC_CLIENT ? &n->pub_client : &n->pub_api, 1);
+	if (msg->envelope != NULL)
+		seq_count_skipped(&m->seq, msg->ns, msg->envelope->skipped);
 }
 
-/* Where all rooms share one Redis channel the payload must name the room, or other hosts could not tell. The
- * first look at the payload is one at a private copy. */
-static bool is_routed(struct master *m, struct relay_message *msg)
+/* The first look at a payload is one at a private copy: a worker can write where it stands. */
+static void make_private(struct relay_message *msg)
 {
 	static char copy[UPLINK_CHUNK];
+
+	if (msg->is_private)
+		return;
+	memcpy(copy, msg->payload.p, msg->payload.len);
+	msg->payload.p = copy;
+	msg->is_private = true;
+}
+
+/* Where all rooms share one Redis channel the payload must name the room, or other hosts could not tell. */
+static enum rec_answer route_plain(struct master *m, struct relay_message *msg)
+{
 	static char room[CFG_ROOM_MAX];
 	size_t len;
 
 	if (msg->ns->route_key == NULL) {
 		if ((msg->room.len == 0) == (msg->ns->room == CFG_ROOM_NONE))
-			return true;
+			return REC_SENT;
 		seq_count_drop(&m->seq, msg->ns, COUNT_DROPPED_no_route);
-		return false;
+		return REC_NO_ROUTE;
 	}
-	if (!msg->is_private) {
-		memcpy(copy, msg->payload.p, msg->payload.len);
-		msg->payload.p = copy;
-		msg->is_private = true;
-	}
+	make_private(msg);
 	len = seq_route(&m->seq, msg->ns, msg->payload, room);
 	if (len == 0)
-		return false;
+		return REC_NO_ROUTE;
 	if (msg->room.len > 0 && (msg->room.len != len || memcmp(msg->room.p, room, len) != 0)) {
 		seq_count_drop(&m->seq, msg->ns, COUNT_DROPPED_no_route);
-		return false;
+		return REC_NO_ROUTE;
 	}
 	msg->room = (struct slice){room, len};
-	return true;
+	return REC_SENT;
+}
+
+/* A client has no say in what is for the server: what it wrote there is gone before anybody looks. */
+static void forget_server_keys(const struct cfg_namespace *ns, struct envelope *e)
+{
+	e->is_targeted = e->has_origin = e->is_asking = false;
+	e->n_users = e->n_groups = e->skipped = 0;
+	e->ids.len = 0;
+	if (ns->route_key != NULL && ns->route_key[0] == '_')
+		e->has_room = false;
+}
+
+/* The text that others may read, and the room. _rc_ keys are ours alone, whoever publishes. */
+static enum rec_answer route_json(struct master *m, struct relay_message *msg)
+{
+	struct envelope *e = &m->inbound;
+	enum rec_answer why;
+
+	make_private(msg);
+	e->seed = m->seq.hash_key;
+	why = seq_read(&m->seq, msg->ns, msg->payload, e);
+	if (why != REC_SENT)
+		return why;
+	if (msg->source == CFG_SRC_CLIENT) {
+		forget_server_keys(msg->ns, e);
+		msg->payload = e->payload;
+	} else if (e->has_own_keys) {
+		m->unsigned_text.len = 0;
+		if (envelope_unsign(&m->unsigned_text, msg->payload) == -1)
+			return REC_OVERLOADED;
+		msg->payload = (struct slice){m->unsigned_text.p, m->unsigned_text.len};
+	}
+	why = seq_judge(&m->seq, msg->ns, msg->room, e, &msg->room);
+	if (why == REC_NO_TARGET)
+		seq_count_skipped(&m->seq, msg->ns, e->skipped);
+	msg->envelope = e;
+	msg->opcode = WS_TEXT;
+	return why;
 }
 
 /* A client's number for its publication is carried by the record; a request for an answer is not. */
@@ -111,6 +158,7 @@ static bool publish_locally(struct master *m, struct child *c, const struct rela
 		.ns = msg->ns,
 		.room = msg->room,
 		.payload = msg->payload,
+		.envelope = msg->envelope,
 		.opcode = msg->opcode,
 		.is_trusted = true,
 		.max_size = UINT32_MAX,
@@ -160,14 +208,16 @@ static bool publish_to_redis(struct master *m, struct child *c, const struct rel
 bool relay_publish(struct master *m, struct child *c, const struct relay_message *message)
 {
 	struct relay_message msg = *message;
+	enum rec_answer why;
 
 	if (relay_refuses_size(m, c, &msg, msg.payload.len))
 		return true;
 	/* Looking into the payload costs more than seeing that it must wait anyway. */
 	if (m->seq.is_full || m->is_redis_full)
 		return false;
-	if (!is_routed(m, &msg)) {
-		relay_refuse(m, c, &msg, REC_NO_ROUTE);
+	why = msg.ns->envelope == CFG_ENVELOPE_JSON ? route_json(m, &msg) : route_plain(m, &msg);
+	if (why != REC_SENT) {
+		relay_refuse(m, c, &msg, why);
 		return true;
 	}
 	return m->redis == NULL ? publish_locally(m, c, &msg) : publish_to_redis(m, c, &msg);

@@ -20,6 +20,7 @@ struct relay_message {
 	struct slice room; /* private memory */
 	struct slice payload;
 	bool is_private; /* payload, too; else it is memory that the worker can write */
+	const struct envelope *envelope; /* json: relay_publish() sets it */
 	uint8_t opcode, source;
 	uint32_t request; /* uplink.h */
 };

@@ -23,6 +23,7 @@ int seq_init(struct sequencer *s, const struct ring *ring, uint64_t origin, uint
 		.is_local = true,
 		.gate = ring->head,
 		.reserve = u64_min(SEQ_RESERVE, ring->size / 16),
+		.envelope.seed = hash_key,
 	};
 	return interest_init(&s->interest);
 }
@@ -31,6 +32,9 @@ void seq_free(struct sequencer *s)
 {
 	interest_free(&s->interest);
 	buf_free(&s->waiting);
+	buf_free(&s->targets);
+	buf_free(&s->order);
+	envelope_free(&s->envelope);
 }
 
 /* ---- readers */
@@ -242,11 +246,6 @@ static void batch_grew(struct sequencer *s, uint64_t bytes)
 
 /* ---- publications */
 
-void seq_count_drop(struct sequencer *s, const struct cfg_namespace *ns, enum count_dropped why)
-{
-	count_add(&s->count->ns[ns->id].dropped[why], 1);
-}
-
 uint64_t seq_epoch(const struct sequencer *s, const struct interest_entry *e)
 {
 	uint64_t x = s->origin ^ (e->created + UINT64_C(1)) * UINT64_C(0x9e3779b97f4a7c15);
@@ -304,12 +303,20 @@ static uint8_t choose_opcode(const struct seq_message *m)
 	return m->opcode == 0 && m->ns->opcode == CFG_OPCODE_AUTO ? WS_BINARY : 0;
 }
 
-static void commit(struct sequencer *s, struct interest_entry *e, const struct seq_message *m, uint8_t opcode)
+/* What of a message goes on the ring, and where. */
+struct verdict {
+	struct slice room, targets, payload;
+	uint8_t opcode;
+};
+
+static void commit(struct sequencer *s, struct interest_entry *e, const struct seq_message *m,
+		   const struct verdict *v)
 {
 	struct rec h = {
 		.type = REC_PUBLICATION,
-		.opcode = opcode,
+		.opcode = v->opcode,
 		.ns = e->ns,
+		.flags = v->targets.len > 0 ? REC_TARGETED : 0,
 		.hash = e->hash,
 		.seq = e->seq + 1,
 		.time_ns = m->time_ns,
@@ -320,9 +327,9 @@ static void commit(struct sequencer *s, struct interest_entry *e, const struct s
 		.arg = {m->tag},
 	};
 	/* A record without payload still has a frame: its pointer must not be NULL. */
-	struct slice payload = {m->payload.p == NULL ? "" : m->payload.p, m->payload.len};
+	struct slice payload = {v->payload.p == NULL ? "" : v->payload.p, v->payload.len};
 
-	e->last = rec_commit(&s->ring, s->gate, &h, interest_room(e), payload, e->last);
+	e->last = rec_commit_targeted(&s->ring, s->gate, &h, interest_room(e), v->targets, payload, e->last);
 	e->seq = h.seq;
 	mark_entry(s, e, e->last, s->ring.head);
 	batch_grew(s, h.len);
@@ -356,49 +363,102 @@ static struct interest_entry *entry_of(struct sequencer *s, uint16_t ns, struct 
 	return e == NULL || e->n_readers == 0 ? NULL : e;
 }
 
-enum seq_result seq_publish(struct sequencer *s, const struct seq_message *m, struct seq_outcome *out)
+static enum seq_result dropped(struct sequencer *s, const struct seq_message *m, struct seq_outcome *out,
+			       enum rec_answer why, enum count_dropped reason)
 {
-	const struct cfg_namespace *ns = m->ns;
-	uint64_t need = (uint64_t)rec_size(CFG_ROOM_MAX, m->payload.len);
-	char route[CFG_ROOM_MAX];
-	struct slice room = m->room;
-	struct interest_entry *e;
-	uint8_t opcode;
-	bool is_lost;
+	out->why = why;
+	seq_count_drop(s, m->ns, reason);
+	return SEQ_DROPPED;
+}
 
-	*out = (struct seq_outcome){.why = REC_NO_ROUTE};
-	if (m->payload.len > m->max_size || m->payload.len > s->ring.size / 4) {
-		out->why = REC_TOO_LARGE;
-		seq_count_drop(s, ns, COUNT_DROPPED_too_large);
-		return SEQ_DROPPED;
-	}
-	/* Space first: a message that waits is offered again every millisecond. */
-	if (s->waiting.len > 0 || !has_space(s, need, s->reserve)) {
-		set_full(s, need);
-		return SEQ_FULL;
-	}
-	if (room.len == 0 && ns->room != CFG_ROOM_NONE) {
-		room = (struct slice){route, seq_route(s, ns, m->payload, route)};
-		if (room.len == 0)
-			return SEQ_DROPPED;
-	}
-	e = entry_of(s, ns->id, room, &is_lost);
-	if (is_lost) {
-		out->why = REC_OVERLOADED;
-		seq_count_drop(s, ns, COUNT_DROPPED_shed);
-		return SEQ_DROPPED;
-	}
-	if (e == NULL)
-		return SEQ_DONE;
-	opcode = choose_opcode(m);
-	if (opcode == 0) {
-		seq_count_drop(s, ns, COUNT_DROPPED_bad_utf8);
-		return SEQ_DROPPED;
-	}
-	commit(s, e, m, opcode);
+/* Space for such a record? If not, s is full now. */
+static bool has_room_for(struct sequencer *s, size_t targets_len, size_t payload_len)
+{
+	uint64_t need = rec_size_targeted(CFG_ROOM_MAX, targets_len, payload_len);
+
+	if (s->waiting.len == 0 && has_space(s, need, s->reserve))
+		return true;
+	set_full(s, need);
+	return false;
+}
+
+static enum seq_result publish_to(struct sequencer *s, const struct seq_message *m, struct interest_entry *e,
+				  const struct verdict *v, struct seq_outcome *out)
+{
+	commit(s, e, m, v);
 	out->seq = e->seq;
 	out->epoch = seq_epoch(s, e);
 	return SEQ_DONE;
+}
+
+static enum seq_result publish_plain(struct sequencer *s, const struct seq_message *m,
+				     struct seq_outcome *out)
+{
+	struct verdict v = {.room = m->room, .payload = m->payload};
+	char route[CFG_ROOM_MAX];
+	struct interest_entry *e;
+	bool is_lost;
+
+	if (v.room.len == 0 && m->ns->room != CFG_ROOM_NONE) {
+		v.room = (struct slice){route, seq_route(s, m->ns, m->payload, route)};
+		if (v.room.len == 0)
+			return SEQ_DROPPED;
+	}
+	e = entry_of(s, m->ns->id, v.room, &is_lost);
+	if (is_lost)
+		return dropped(s, m, out, REC_OVERLOADED, COUNT_DROPPED_shed);
+	if (e == NULL)
+		return SEQ_DONE;
+	v.opcode = choose_opcode(m);
+	if (v.opcode == 0)
+		return dropped(s, m, out, REC_NO_ROUTE, COUNT_DROPPED_bad_utf8);
+	return publish_to(s, m, e, &v, out);
+}
+
+static enum seq_result publish_json(struct sequencer *s, const struct seq_message *m, struct seq_outcome *out)
+{
+	const struct envelope *env = m->envelope;
+	struct verdict v = {.opcode = WS_TEXT};
+	struct interest_entry *e;
+	bool is_lost;
+
+	if (env == NULL) {
+		env = &s->envelope;
+		out->why = seq_read(s, m->ns, m->payload, &s->envelope);
+		if (out->why == REC_OVERLOADED)
+			return dropped(s, m, out, REC_OVERLOADED, COUNT_DROPPED_shed);
+		if (out->why != REC_SENT)
+			return SEQ_DROPPED;
+	}
+	out->why = seq_judge(s, m->ns, m->room, env, &v.room);
+	if (out->why == REC_SENT || out->why == REC_NO_TARGET)
+		seq_count_skipped(s, m->ns, m->is_trusted ? 0 : env->skipped);
+	if (out->why != REC_SENT)
+		return SEQ_DROPPED;
+	e = entry_of(s, m->ns->id, v.room, &is_lost);
+	if (is_lost || (env->is_targeted && e != NULL && seq_targets(s, m->ns->id, env) == -1))
+		return dropped(s, m, out, REC_OVERLOADED, COUNT_DROPPED_shed);
+	if (e == NULL)
+		return SEQ_DONE;
+	v.payload = env->payload;
+	if (env->is_targeted)
+		v.targets = (struct slice){s->targets.p, s->targets.len};
+	if (v.targets.len + v.payload.len > s->ring.size / 4)
+		return dropped(s, m, out, REC_TOO_LARGE, COUNT_DROPPED_too_large);
+	if (!has_room_for(s, v.targets.len, v.payload.len))
+		return SEQ_FULL;
+	return publish_to(s, m, e, &v, out);
+}
+
+enum seq_result seq_publish(struct sequencer *s, const struct seq_message *m, struct seq_outcome *out)
+{
+	*out = (struct seq_outcome){.why = REC_NO_ROUTE};
+	if (m->payload.len > m->max_size || m->payload.len > s->ring.size / 4)
+		return dropped(s, m, out, REC_TOO_LARGE, COUNT_DROPPED_too_large);
+	/* Space first: a message that waits is offered again every millisecond. */
+	if (!has_room_for(s, 0, m->payload.len))
+		return SEQ_FULL;
+	return m->ns->envelope == CFG_ENVELOPE_JSON ? publish_json(s, m, out) : publish_plain(s, m, out);
 }
 
 /* ---- control records */
@@ -433,7 +493,8 @@ static void commit_control(struct sequencer *s, const struct waiting_control *w,
 	batch_grew(s, h.len);
 }
 
-static void put_control(struct sequencer *s, const struct waiting_control *w, struct slice room, struct slice payload)
+static void put_control(struct sequencer *s, const struct waiting_control *w, struct slice room,
+			struct slice payload)
 {
 	if (s->waiting.len == 0 && has_space(s, rec_size(room.len, payload.len), 0)) {
 		commit_control(s, w, room, payload);
@@ -471,7 +532,8 @@ void seq_control(struct sequencer *s, uint8_t reader, const struct rec *h, struc
 	seq_control_payload(s, reader, h, room, (struct slice){0});
 }
 
-void seq_control_all_payload(struct sequencer *s, const struct rec *h, struct slice room, struct slice payload)
+void seq_control_all_payload(struct sequencer *s, const struct rec *h, struct slice room,
+			     struct slice payload)
 {
 	struct waiting_control w = {.h = *h,
 				    .is_all = true,

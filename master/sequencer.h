@@ -23,12 +23,24 @@
  * up, control records wait in a queue on the heap, in order. Its size is bounded by what asks for them: a
  * record for each interest and each pending publication. When a publication does not fit, SEQ_FULL: nothing
  * was taken, is_full is set until seq_poll() finds space.
+ *
+ * Json namespaces (envelope.h). The text says whom it is for; clients get it without its '_' keys, as text
+ * frames:
+ *
+ *      _target_users, _target_groups     the namespace's own channel (room ""), with a block of targets; or
+ *      there, in whatever room           nobody, if they name nobody (no_target)
+ *      neither                           the room that route_key names, or the one it came by, or the
+ * namespace if it has no rooms; nobody, if there is no such room (no_route) or the namespace is targeted_only
+ * (untargeted)
+ *
+ * What is dropped is counted by namespace and reason, and logged now and then.
  */
 #ifndef RC_SEQUENCER_H
 #define RC_SEQUENCER_H
 
 #include "common/buf.h"
 #include "common/config.h"
+#include "common/envelope.h"
 #include "master/interest.h"
 #include "shm/counters.h"
 #include "shm/record.h"
@@ -37,6 +49,8 @@
 #define SEQ_RESERVE       (256u * 1024u) /* bytes for control records, or a sixteenth of a small ring */
 #define SEQ_BATCH_BYTES   65536u         /* after that much, sleepers are woken although the batch goes on */
 #define SEQ_BATCH_RECORDS 256u
+
+#define SEQ_DROP_LOG_MS 10000u /* one line in that time for each namespace and reason */
 
 #define SEQ_NOBODY (-1)
 
@@ -70,6 +84,10 @@ struct sequencer {
 	unsigned n_marked;
 	uint32_t batch_records;
 	uint64_t batch_bytes;
+
+	struct envelope envelope;  /* the one that seq_publish() reads for itself */
+	struct buf targets, order; /* scratch: a block of targets, and how it is sorted */
+	uint64_t drop_logged_ms[CFG_MAX_NAMESPACES][COUNT_DROPPED_N + 1]; /* the last: skipped targets */
 
 	struct buf waiting; /* control records for which even the reserve has no space */
 	bool is_full;
@@ -117,9 +135,11 @@ struct seq_message {
 	const struct cfg_namespace *ns;
 	struct slice room;    /* "" in a namespace with rooms: the payload names it (route_key) */
 	struct slice payload; /* private memory: it is looked at more than once (uplinks: see below) */
-	uint8_t opcode;       /* WS_TEXT, WS_BINARY; 0: the namespace says */
-	bool is_trusted;      /* the text was checked by whoever sent it: payload may be memory of a worker */
-	uint32_t max_size;    /* bytes of payload allowed */
+	const struct envelope *envelope; /* json: what the payload was read as; NULL: it is read here */
+	uint8_t opcode;                  /* WS_TEXT, WS_BINARY; 0: the namespace says */
+	bool is_trusted;   /* the text was checked by whoever sent it: payload may be memory of a worker (not
+			      json) */
+	uint32_t max_size; /* bytes of payload allowed */
 	uint64_t origin, id, time_ns;
 	/* The publisher's worker and its number for it; slot REC_ALL: none. */
 	uint16_t slot;
@@ -128,7 +148,7 @@ struct seq_message {
 
 struct seq_outcome {
 	uint64_t seq, epoch; /* SEQ_DONE */
-	enum rec_answer why; /* SEQ_DROPPED: REC_TOO_LARGE, REC_NO_ROUTE or REC_OVERLOADED */
+	enum rec_answer why; /* SEQ_DROPPED: REC_OVERLOADED or behind it */
 };
 
 enum seq_result seq_publish(struct sequencer *s, const struct seq_message *m,
@@ -138,8 +158,29 @@ enum seq_result seq_publish(struct sequencer *s, const struct seq_message *m,
  * drop. */
 size_t seq_route(struct sequencer *s, const struct cfg_namespace *ns, struct slice payload, char *dst);
 
-/* Count a publication that the master drops. */
+/* ---- json namespaces (seq_json.c) */
+
+/* Read a text; what is no JSON object is counted as a drop. REC_SENT: it is one. REC_OVERLOADED is not counted here. */
+enum rec_answer seq_read(struct sequencer *s, const struct cfg_namespace *ns, struct slice text,
+			 struct envelope *e) MUST_CHECK;
+
+/* Where it goes, if it goes anywhere: REC_SENT, and *room, which is "" for targets. `given`: the room that it
+ * came by,
+ * "" = unknown; a room that the text names must be the same. Anything else is counted as a drop. Targets
+ * skipped are not: seq_count_skipped(), once a message. */
+enum rec_answer seq_judge(struct sequencer *s, const struct cfg_namespace *ns, struct slice given,
+			  const struct envelope *e, struct slice *room) MUST_CHECK;
+
+/* The targets of `e` into s->targets: users first, each kind sorted by hash. 0, or -1 (ENOMEM). */
+int seq_targets(struct sequencer *s, uint16_t ns, const struct envelope *e) MUST_CHECK;
+
+/* ---- drops (seq_drop.c) */
+
+/* Count a publication that the master drops; a line in the log now and then. */
 void seq_count_drop(struct sequencer *s, const struct cfg_namespace *ns, enum count_dropped why);
+
+/* Elements of target lists that were passed over. */
+void seq_count_skipped(struct sequencer *s, const struct cfg_namespace *ns, uint32_t n);
 
 static inline uint64_t seq_hash(const struct sequencer *s, uint16_t ns, struct slice room)
 {
@@ -157,7 +198,8 @@ void seq_control_all(struct sequencer *s, const struct rec *h);
 /* With a payload (p not NULL; copied). */
 void seq_control_payload(struct sequencer *s, uint8_t reader, const struct rec *h, struct slice room,
 			 struct slice payload);
-void seq_control_all_payload(struct sequencer *s, const struct rec *h, struct slice room, struct slice payload);
+void seq_control_all_payload(struct sequencer *s, const struct rec *h, struct slice room,
+			     struct slice payload);
 
 /* ---- the loop */
 

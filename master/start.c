@@ -114,6 +114,8 @@ void start_free_segments(struct master *m)
 	if (m->seq.ring.data != NULL)
 		seg_unmap_twice(m->seq.ring.data, m->seq.ring.size, SEG_PAGE);
 	seq_free(&m->seq);
+	envelope_free(&m->inbound);
+	buf_free(&m->unsigned_text);
 	seg_unmap(m->globals, GLOBALS_BYTES);
 	seg_unmap(m->count, COUNTERS_BLOCK);
 	for (size_t i = 0; i < ARRAY_LEN(fds); i++)

@@ -48,6 +48,7 @@ enum rec_answer {
 	REC_BAD_JSON,
 	REC_NO_TARGET,  /* taken for nobody: targets that leave nobody. Not an error of the publisher's */
 	REC_UNTARGETED, /* taken for nobody: targeted_only */
+	REC_NOT_OBJECT, /* JSON, but no object */
 };
 
 enum rec_reply { REC_REPLY_OK, REC_REPLY_NONE, REC_REPLY_UNAVAILABLE, REC_REPLY_BAD };

@@ -76,6 +76,8 @@ static int take_channel(const struct config *c, const struct json_member *m, str
 		return fail(out, 404, "unknown_namespace", "channel: there is no such namespace");
 	if (out->ns->room == CFG_ROOM_NONE)
 		return colon == NULL ? 0 : bad_request(out, "channel: this namespace has no rooms");
+	if (colon == NULL && out->ns->envelope == CFG_ENVELOPE_JSON)
+		return 0; /* the payload says whom it is for */
 	if (colon == NULL)
 		return bad_request(out, "channel: this namespace needs a room");
 	out->room = (struct slice){colon + 1, (size_t)n - name.len - 1};

@@ -16,7 +16,7 @@
 
 struct api_publish {
 	const struct cfg_namespace *ns; /* borrowed from the configuration */
-	struct slice room;              /* "" in a namespace without rooms */
+	struct slice room;              /* "" in a namespace without rooms, or (json) if the payload is to name it */
 	uint8_t opcode;                 /* WS_TEXT or WS_BINARY */
 	struct slice payload;           /* of the body or of the scratch buffer: valid while both are */
 	char channel[CFG_NAME_MAX + 1 + CFG_ROOM_MAX + 1]; /* as asked for, decoded; room points in here */

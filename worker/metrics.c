@@ -225,6 +225,7 @@ static int internals(struct worker *w, struct buf *out)
 	X(stuck_kills, "Workers killed because they stood still or held the ring")
 	X(redis_given_up, "Publications that did not fit the pending list")
 	X(redis_duplicates, "Publications dropped because their id was seen before")
+	X(targets_skipped, "Elements of target lists that are no ids")
 #undef X
 	return plain(out, "ringcast_jemalloc_allocated_bytes", "gauge", "Bytes allocated, all processes.",
 		     STATS_SUM(w, jemalloc_allocated));

@@ -1,6 +1,6 @@
-/* LINK: master/drain.c master/sequencer.c master/interest.c shm/ring.c shm/record.c shm/slot.c shm/seg.c
- * shm/uplink.c shm/counters.c Uplinks to actions: what workers push, honest and not. Relay and supervision
- * are played by the test. */
+/* LINK: master/drain.c master/sequencer.c master/seq_json.c master/seq_drop.c master/interest.c shm/ring.c
+ * shm/record.c shm/slot.c shm/seg.c shm/uplink.c shm/counters.c
+ * Uplinks to actions: what workers push, honest and not. Relay and supervision are played by the test. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
