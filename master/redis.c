@@ -7,7 +7,6 @@
 
 #include "common/clock.h"
 #include "common/log.h"
-#include "master/redis_dial.h"
 
 #define BULK_MIN   (16u << 20) /* the largest publication that a namespace may allow by default */
 #define BULK_SLACK (64u << 10)
@@ -341,9 +340,22 @@ static void on_pub_open(void *arg)
 
 static void on_pub_lost(void *arg, const char *reason)
 {
-	(void)reason;
-	redis_own_pub_lost(arg);
-	tell_state(arg);
+	struct redis *r = arg;
+
+	redis_own_pub_lost(r);
+	tell_state(r);
+	if (strcmp(reason, "replica") == 0)
+		redis_link_drop(r->sub, reason); /* it can't see for itself */
+}
+
+static void on_master(void *arg, const char *host, uint16_t port)
+{
+	struct redis *r = arg;
+
+	redis_link_follow(r->sub, host, port);
+	redis_link_follow(r->pub, host, port);
+	if (r->ev.on_master != NULL)
+		r->ev.on_master(r->ev.arg, host, port);
 }
 
 static bool on_pub_reply(void *arg, int type, const char *word)
@@ -454,7 +466,7 @@ void redis_get_stats(const struct redis *r, struct redis_stats *out)
 		.given_up = r->given_up,
 		.bad_form = r->bad_form + s.bad_form + p.bad_form,
 	};
-	redis_dial_address(r->cfg, out->address, sizeof(out->address));
+	redis_link_address(r->pub, out->address, sizeof(out->address));
 }
 
 static int make_links(struct redis *r)
@@ -481,6 +493,9 @@ static int make_links(struct redis *r)
 	r->sub = redis_link_new(r->loop, r->cfg, REDIS_LINK_SUB, &sub);
 	r->pub = redis_link_new(r->loop, r->cfg, REDIS_LINK_PUB, &pub);
 	if (r->sub == NULL || r->pub == NULL)
+		return -1;
+	if (r->cfg->n_sentinels > 0 &&
+	    (r->watch = redis_watch_new(r->loop, r->cfg, on_master, r)) == NULL)
 		return -1;
 	allow_bulk(r, BULK_MIN);
 	return 0;
@@ -517,6 +532,7 @@ void redis_free(struct redis *r)
 	if (r == NULL)
 		return;
 	ev_prepare_stop(r->loop, &r->prepare);
+	redis_watch_free(r->watch);
 	redis_link_free(r->sub);
 	redis_link_free(r->pub);
 	redis_own_free(r);

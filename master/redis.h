@@ -80,6 +80,8 @@ struct redis_events {
 	void (*on_room)(void *arg);
 	/* A message on a channel of redis_listen(), as it was published. Both are borrowed for the call. */
 	void (*on_internal)(void *arg, struct slice channel, struct slice payload);
+	/* Sentinel named the master; the links have been told. Borrowed for the call. May be NULL. */
+	void (*on_master)(void *arg, const char *host, uint16_t port);
 };
 
 enum redis_result {
@@ -92,7 +94,7 @@ enum redis_result {
 
 struct redis_stats {
 	bool sub_up, pub_up, up;
-	char address[160];   /* "127.0.0.1:6379", "unix:/run/redis.sock"; no credentials */
+	char address[272];   /* "127.0.0.1:6379", "unix:/run/redis.sock"; no credentials. With Sentinel: the master's */
 	uint32_t channels;   /* Redis channels subscribed now */
 	uint64_t rtt_us;     /* of the last PING on the publisher link */
 	uint64_t reconnects; /* of both links */

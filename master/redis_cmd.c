@@ -161,6 +161,11 @@ bool redis_cmd_is_open(const struct redis_cmd *c)
 	return c->link != NULL && redis_link_is_open(c->link);
 }
 
+void redis_cmd_follow(struct redis_cmd *c, const char *host, uint16_t port)
+{
+	redis_link_follow(c->link, host, port);
+}
+
 void redis_cmd_get_stats(const struct redis_cmd *c, struct redis_cmd_stats *out)
 {
 	struct redis_link_stats s;

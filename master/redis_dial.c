@@ -10,14 +10,12 @@
 
 static void on_io(struct ev_loop *loop, ev_io *w, int revents);
 
-const char *redis_dial_address(const struct cfg_redis *cfg, char *dst, size_t size)
+const char *redis_dial_address(const struct redis_dial *d, char *dst, size_t size)
 {
-	const char *host = cfg->host == NULL ? "" : cfg->host;
-
-	if (cfg->is_unix)
-		snprintf(dst, size, "unix:%s", cfg->path == NULL ? "" : cfg->path);
+	if (d->cfg->is_unix)
+		snprintf(dst, size, "unix:%s", d->cfg->path == NULL ? "" : d->cfg->path);
 	else
-		snprintf(dst, size, strchr(host, ':') != NULL ? "[%s]:%u" : "%s:%u", host, cfg->port);
+		snprintf(dst, size, strchr(d->host, ':') != NULL ? "[%s]:%u" : "%s:%u", d->host, d->port);
 	return dst;
 }
 
@@ -147,11 +145,18 @@ static void connect_addrs(struct redis_dial *d)
 	try_next_address(d, 0);
 }
 
+static bool is_asked_for(const struct redis_dial *d)
+{
+	return d->query_port == d->port && strcmp(d->query_host, d->host) == 0;
+}
+
 static void on_resolved(void *arg, const struct redis_addrs *addrs)
 {
 	struct redis_dial *d = arg;
 
 	d->query = NULL;
+	if (d->step != DIAL_RESOLVE && d->step != DIAL_IDLE)
+		return; /* it is busy with another's addresses */
 	d->addrs = *addrs;
 	d->addrs_fresh = d->step != DIAL_RESOLVE; /* else used now */
 	if (d->step == DIAL_RESOLVE)
@@ -160,14 +165,23 @@ static void on_resolved(void *arg, const struct redis_addrs *addrs)
 
 static void resolve(struct redis_dial *d)
 {
-	if (d->addrs_fresh || redis_resolve_numeric(d->cfg->host, d->cfg->port, &d->addrs)) {
-		d->addrs_fresh = false;
+	bool is_fresh = d->addrs_fresh && is_asked_for(d);
+
+	d->addrs_fresh = false;
+	if (is_fresh || redis_resolve_numeric(d->host, d->port, &d->addrs)) {
 		connect_addrs(d);
 		return;
 	}
+	if (d->query != NULL && !is_asked_for(d)) {
+		fail(d, "resolver_busy");
+		return;
+	}
 	d->step = DIAL_RESOLVE;
-	if (d->query == NULL)
-		d->query = redis_resolve_start(d->loop, d->cfg->host, d->cfg->port, on_resolved, d);
+	if (d->query == NULL) {
+		memcpy(d->query_host, d->host, sizeof(d->query_host));
+		d->query_port = d->port;
+		d->query = redis_resolve_start(d->loop, d->host, d->port, on_resolved, d);
+	}
 	if (d->query == NULL)
 		fail(d, "resolver");
 }
@@ -178,7 +192,7 @@ void redis_dial_start(struct redis_dial *d)
 		fail(d, "tls_setup");
 	else if (d->cfg->is_unix)
 		connect_unix(d);
-	else if (d->cfg->host == NULL)
+	else if (d->host[0] == '\0')
 		fail(d, "no_address");
 	else
 		resolve(d);
@@ -227,10 +241,20 @@ static void on_io(struct ev_loop *loop, ev_io *w, int revents)
 		tls_step(d);
 }
 
+void redis_dial_to(struct redis_dial *d, const char *host, uint16_t port)
+{
+	size_t len = strnlen(host, REDIS_HOST_MAX);
+
+	memcpy(d->host, host, len);
+	d->host[len] = '\0';
+	d->port = port;
+}
+
 void redis_dial_init(struct redis_dial *d, struct ev_loop *loop, const struct cfg_redis *cfg,
 		     void (*done)(void *arg, int fd, const char *why), void *arg)
 {
 	*d = (struct redis_dial){.loop = loop, .cfg = cfg, .done = done, .arg = arg, .fd = -1};
+	redis_dial_to(d, cfg->host == NULL ? "" : cfg->host, cfg->port);
 	ev_init(&d->io, on_io);
 	d->io.data = d;
 }

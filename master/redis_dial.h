@@ -9,10 +9,12 @@
  *       +-------------------------+---------------------+-------------------+  done(-1, why), or
  * redis_dial_stop()
  *
+ * It dials the address of the configuration, unless redis_dial_to() has named another.
+ *
  * RESOLVE is skipped for unix sockets and addresses in digits. Of a name's addresses a refused one costs
  * nothing, the next is tried at once; a silent one costs the attempt, and the next attempt begins behind it.
  * A question to the resolver outlives the attempt that asked, so that a dead name server costs one thread and
- * not one per attempt.
+ * not one per attempt; while it is open no other name can be asked for (an attempt that wants to fails).
  */
 #ifndef RC_REDIS_DIAL_H
 #define RC_REDIS_DIAL_H
@@ -24,6 +26,8 @@
 #include "master/redis_resolve.h"
 #include "master/redis_tls.h"
 
+#define REDIS_HOST_MAX 255 /* bytes of a host name */
+
 enum redis_dial_step { DIAL_IDLE, DIAL_RESOLVE, DIAL_CONNECT, DIAL_TLS };
 
 struct redis_dial {
@@ -34,11 +38,15 @@ struct redis_dial {
 	void (*done)(void *arg, int fd, const char *why);
 	void *arg;
 
+	char host[REDIS_HOST_MAX + 1]; /* what is dialled, unless cfg.is_unix; "" = nothing is known */
+	uint16_t port;
 	enum redis_dial_step step;
 	int fd; /* being connected; -1: none */
 	ev_io io;
 	struct redis_tls *tls; /* NULL until rediss: first needs it */
 	struct redis_resolve *query;
+	char query_host[REDIS_HOST_MAX + 1]; /* what the query, and fresh addrs, are about */
+	uint16_t query_port;
 	struct redis_addrs addrs;
 	unsigned addr_next; /* index of the next address to try */
 	unsigned addr_left; /* how many this attempt may still try */
@@ -49,12 +57,15 @@ void redis_dial_init(struct redis_dial *d, struct ev_loop *loop, const struct cf
 		     void (*done)(void *arg, int fd, const char *why), void *arg);
 void redis_dial_start(struct redis_dial *d);
 
+/* Dial this from now on (copied; a host over REDIS_HOST_MAX bytes is cut). While idle. */
+void redis_dial_to(struct redis_dial *d, const char *host, uint16_t port);
+
 /* Hang up: done() will not be called. Fine when idle. */
 void redis_dial_stop(struct redis_dial *d);
 void redis_dial_free(struct redis_dial *d);
 
-/* "127.0.0.1:6379", "[::1]:6379", "unix:/path": no credentials. Returns dst. */
-const char *redis_dial_address(const struct cfg_redis *cfg, char *dst, size_t size);
+/* What is dialled: "127.0.0.1:6379", "[::1]:6379", "unix:/path": no credentials. Returns dst. */
+const char *redis_dial_address(const struct redis_dial *d, char *dst, size_t size);
 
 /* One word for an errno of the socket, for the log. */
 const char *redis_dial_word(const struct redis_dial *d, int err);

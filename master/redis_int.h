@@ -24,6 +24,7 @@
 #include "master/redis_link.h"
 #include "master/redis_pending.h"
 #include "master/redis_subs.h"
+#include "master/redis_watch.h"
 
 enum redis_push { PUSH_UNKNOWN, PUSH_MESSAGE, PUSH_CONFIRM, PUSH_PONG };
 
@@ -41,6 +42,7 @@ struct redis {
 	struct redis_events ev;
 	uint64_t origin;
 	struct redis_link *sub, *pub;
+	struct redis_watch *watch; /* NULL: no sentinels */
 	struct redis_subs subs;
 	struct redis_origins *origins;
 	const struct cfg_namespace *ns[CFG_MAX_NAMESPACES]; /* by id */

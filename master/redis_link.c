@@ -21,8 +21,10 @@
 
 static const char *kind_name(const struct redis_link *l)
 {
-	static const char *const names[] = {
-		[REDIS_LINK_SUB] = "sub", [REDIS_LINK_PUB] = "pub", [REDIS_LINK_CMD] = "cmd"};
+	static const char *const names[] = {[REDIS_LINK_SUB] = "sub",
+					    [REDIS_LINK_PUB] = "pub",
+					    [REDIS_LINK_CMD] = "cmd",
+					    [REDIS_LINK_WATCH] = "watch"};
 
 	return names[l->kind];
 }
@@ -31,9 +33,9 @@ void redis_link_log(struct redis_link *l, enum log_level level, const char *even
 		    const char *msg)
 {
 	struct log_quoted qa, qr;
-	char addr[192];
+	char addr[REDIS_HOST_MAX + 16];
 
-	redis_dial_address(l->cfg, addr, sizeof(addr));
+	redis_link_address(l, addr, sizeof(addr));
 	log_event(level, event, "link=%s address=%s%s%s msg=\"%s\"", kind_name(l),
 		  log_quote(&qa, addr, strlen(addr)), reason == NULL ? "" : " reason=",
 		  reason == NULL ? "" : log_quote(&qr, reason, strlen(reason)), msg);
@@ -132,6 +134,7 @@ void redis_link_fail(struct redis_link *l, const char *reason)
 	bool was_open = l->state == OPEN;
 
 	assert(l->in == NULL || !redis_reply_is_parsing(l->in));
+	redis_route_stop(&l->route);
 	redis_dial_stop(&l->dial);
 	close_socket(l);
 	redis_reply_free(l->in);
@@ -255,11 +258,11 @@ void redis_link_flush(struct redis_link *l)
 static void say_hello(struct redis_link *l)
 {
 	redis_link_move(l, HELLO);
-	l->out_dead = l->pinging = false;
+	l->out_dead = l->pinging = l->role_due = false;
 	l->owed = l->ping_owed = 0;
 	l->put_bytes = l->sent_bytes = l->ping_end = 0;
 	l->in = redis_link_reader(l);
-	if (l->in == NULL || redis_hello_put(&l->hello, l->cfg, &l->out) == -1) {
+	if (l->in == NULL || redis_hello_put(&l->hello, l->cfg, l->kind == REDIS_LINK_WATCH, &l->out) == -1) {
 		redis_link_fail(l, "memory");
 		return;
 	}
@@ -279,11 +282,54 @@ static void on_dialled(void *arg, int fd, const char *why)
 	say_hello(l);
 }
 
+static void on_route(void *arg, bool found, const char *why)
+{
+	struct redis_link *l = arg;
+
+	if (!found) {
+		redis_link_fail(l, why);
+		return;
+	}
+	redis_dial_to(&l->dial, l->route.host, l->route.port);
+	redis_dial_start(&l->dial);
+}
+
 static void attempt(struct redis_link *l)
 {
 	redis_link_move(l, DIAL);
 	redis_link_timer(l, l->cfg->timeout / 1e3);
-	redis_dial_start(&l->dial);
+	if (l->cfg->n_sentinels == 0) {
+		redis_dial_start(&l->dial);
+	} else if (l->kind == REDIS_LINK_WATCH) {
+		unsigned i = l->next_sentinel++ % l->cfg->n_sentinels;
+
+		redis_dial_to(&l->dial, l->cfg->sentinels[i].host, l->cfg->sentinels[i].port);
+		redis_dial_start(&l->dial);
+	} else {
+		redis_route_start(&l->route);
+	}
+}
+
+void redis_link_follow(struct redis_link *l, const char *host, uint16_t port)
+{
+	if (l->cfg->n_sentinels == 0 || l->kind == REDIS_LINK_WATCH)
+		return;
+	if (l->state != WAIT && l->dial.port == port && strcmp(l->dial.host, host) == 0)
+		return;
+	redis_route_tell(&l->route, host, port);
+	if (l->state == OPEN)
+		redis_link_drop(l, "switched");
+	else if (l->state != WAIT)
+		redis_link_fail(l, "switched");
+}
+
+const char *redis_link_address(const struct redis_link *l, char *dst, size_t size)
+{
+	if (l->cfg->n_sentinels > 0 && l->dial.host[0] == '\0')
+		snprintf(dst, size, "sentinel:%s", l->cfg->sentinel_name);
+	else
+		redis_dial_address(&l->dial, dst, size);
+	return dst;
 }
 
 /* ---- watchers ---- */
@@ -332,6 +378,9 @@ struct redis_link *redis_link_new(struct ev_loop *loop, const struct cfg_redis *
 	l->ev = *ev;
 	l->fd = -1;
 	redis_dial_init(&l->dial, loop, cfg, on_dialled, l);
+	if (cfg->n_sentinels > 0)
+		redis_dial_to(&l->dial, "", 0);
+	redis_route_init(&l->route, loop, cfg, on_route, l);
 	l->max_bulk = MAX_BULK;
 	l->jitter = (clock_mono_ns() ^ (uintptr_t)l) | 1;
 	ev_init(&l->io, on_io);
@@ -348,6 +397,7 @@ void redis_link_free(struct redis_link *l)
 		return;
 	ev_timer_stop(l->loop, &l->timer);
 	close_socket(l);
+	redis_route_free(&l->route);
 	redis_dial_free(&l->dial);
 	redis_reply_free(l->in);
 	buf_free(&l->out);

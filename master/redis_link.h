@@ -11,12 +11,16 @@
  *       +-----------------------------------------------------------+
  *
  * WAIT is bounded by the backoff timer, DIAL (redis_dial.h) and HELLO by one timer of cfg.timeout, OPEN by
- * the PING. Only link_move() writes the state. HELLO is AUTH, SELECT and PING in one write.
+ * the PING. Only redis_link_move() writes the state. HELLO is redis_hello.h, and refuses replicas.
+ *
+ * With sentinels in the configuration DIAL begins with asking them where the master is (redis_route.h); a
+ * link that watches a sentinel dials them in turn.
  *
  * Liveness: a PING every cfg.ping_interval; dead when cfg.timeout has passed since it left and no byte came
  * meanwhile (its answer queues behind a large payload that still trickles in). What waits in the socket is
  * read before the verdict, so a loop that was held up blames nobody. While the owner has paused reading, the
- * clocks stand still.
+ * clocks stand still. Each PING of a link that commands travel on asks for the server's role, too: a server
+ * that became a replica is a lost one ("replica").
  *
  * Callbacks come from the loop and from redis_link_resume(). From inside them every function below may be
  * called, except redis_link_free(); a link that fails meanwhile says so when the parser has returned.
@@ -53,7 +57,12 @@ struct redis_link_events {
 	void (*pong)(void *arg);
 };
 
-enum redis_link_kind { REDIS_LINK_SUB, REDIS_LINK_PUB, REDIS_LINK_CMD };
+enum redis_link_kind {
+	REDIS_LINK_SUB,
+	REDIS_LINK_PUB,
+	REDIS_LINK_CMD,
+	REDIS_LINK_WATCH, /* to a sentinel: what a subscriber is, else */
+};
 
 /* `cfg` and `loop` are borrowed, `ev` is copied. Connects as soon as the loop runs. NULL: ENOMEM. */
 struct redis_link *redis_link_new(struct ev_loop *loop, const struct cfg_redis *cfg,
@@ -76,6 +85,14 @@ void redis_link_flush(struct redis_link *l);
 
 /* Drop the link (if open: lost() with this word is called, at the latest from the loop). */
 void redis_link_drop(struct redis_link *l, const char *reason);
+
+/* Sentinel names this address as the master's: a link elsewhere, or on its way elsewhere, is dropped
+ * ("switched") and the next attempt goes there. Without sentinels: nothing. Not from a callback of this link.
+ */
+void redis_link_follow(struct redis_link *l, const char *host, uint16_t port);
+
+/* Where it is connected to, or tries to: redis_dial_address(). "sentinel:<name>" until one has answered. */
+const char *redis_link_address(const struct redis_link *l, char *dst, size_t size);
 
 /* Stop reading and parsing: what was received stays where it is. A pause outlives a reconnect: then the link
  * opens (HELLO is read) and pauses again. Resume continues with what the parser holds, then with the socket.

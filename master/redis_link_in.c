@@ -32,15 +32,26 @@ static void arm(struct redis_link *l)
 		redis_link_timer(l, at <= now ? 0. : (double)(at - now) / 1e9);
 }
 
+/* Asked again and again of links that commands travel on, if it could be seen at first: a subscriber has no
+ * INFO, and finds out when it is told that the publisher did. */
+static bool asks_for_role(const struct redis_link *l)
+{
+	return (l->kind == REDIS_LINK_PUB || l->kind == REDIS_LINK_CMD) &&
+	       l->hello.role == REDIS_ROLE_MASTER && !l->hello.is_cluster;
+}
+
 static void send_ping(struct redis_link *l)
 {
-	static const char ping[] = "*1\r\n$4\r\nPING\r\n";
+	static const char both[] = REDIS_INFO_ROLE "*1\r\n$4\r\nPING\r\n";
+	bool role = asks_for_role(l);
+	size_t skip = role ? 0 : sizeof(REDIS_INFO_ROLE) - 1;
 
-	if (redis_link_put(l, ping, sizeof(ping) - 1, 0) == -1) {
+	if (redis_link_put(l, both + skip, sizeof(both) - 1 - skip, 0) == -1) {
 		l->next_ping_ns = clock_mono_ns() + ms_ns(l->cfg->ping_interval);
 		return;
 	}
 	l->pinging = true;
+	l->role_due = role;
 	l->ping_owed = l->owed;
 	l->ping_end = l->put_bytes;
 	l->ping_ns = clock_mono_ns();
@@ -96,13 +107,28 @@ static bool hello_reply(struct redis_link *l, int type, const char *p, size_t le
 		return true;
 	case HELLO_REFUSED:
 		return end_by_word(l);
+	case HELLO_REPLICA:
+		redis_reply_end(l->in, "replica");
+		return false;
 	default:
 		return false;
 	}
 }
 
+static bool role_reply(struct redis_link *l, int type, const char *p, size_t len)
+{
+	l->role_due = false;
+	if (type == REDIS_REPLY_STRING && redis_role_read(p, len) == REDIS_ROLE_REPLICA) {
+		redis_reply_end(l->in, "replica");
+		return false;
+	}
+	return type == REDIS_REPLY_STRING || type == REDIS_REPLY_ERROR; /* PING says what is the matter */
+}
+
 static bool ping_reply(struct redis_link *l, int type, const char *p, size_t len)
 {
+	if (l->role_due)
+		return role_reply(l, type, p, len);
 	if (type == REDIS_REPLY_ERROR)
 		return end_by_word(l);
 	if (type != REDIS_REPLY_STATUS || len != 4 || memcmp(p, "PONG", 4) != 0)
@@ -142,7 +168,11 @@ static bool on_plain(void *arg, int type, const char *p, size_t len)
 		return hello_reply(l, type, p, len);
 	if (type == REDIS_REPLY_ERROR)
 		redis_word_take(&l->word, p, len);
-	if (l->kind == REDIS_LINK_SUB || (l->pinging && l->ping_owed == 0))
+	if (l->kind == REDIS_LINK_WATCH && type == REDIS_REPLY_NIL) {
+		redis_reply_end(l->in, "unknown_master");
+		return false;
+	}
+	if (l->kind == REDIS_LINK_SUB || l->kind == REDIS_LINK_WATCH || (l->pinging && l->ping_owed == 0))
 		return ping_reply(l, type, p, len);
 	return command_reply(l, type);
 }
@@ -174,7 +204,7 @@ static bool on_array(void *arg)
 {
 	struct redis_link *l = arg;
 
-	return l->kind == REDIS_LINK_SUB && l->state == OPEN;
+	return (l->kind == REDIS_LINK_SUB || l->kind == REDIS_LINK_WATCH) && l->state == OPEN;
 }
 
 struct redis_reply *redis_link_reader(struct redis_link *l)

@@ -9,6 +9,7 @@
 #include "master/redis_dial.h"
 #include "master/redis_hello.h"
 #include "master/redis_link.h"
+#include "master/redis_route.h"
 
 enum state { WAIT, DIAL, HELLO, OPEN };
 
@@ -19,6 +20,8 @@ struct redis_link {
 	enum redis_link_kind kind;
 	enum state state;
 	struct redis_dial dial;
+	struct redis_route route;
+	unsigned next_sentinel; /* to watch */
 	ev_io io;
 	ev_timer timer; /* what for: see the picture in the header */
 	int fd;         /* -1: none */
@@ -38,6 +41,7 @@ struct redis_link {
 	uint64_t owed;      /* answers that own commands still get (publisher) */
 	uint64_t ping_owed; /* of these, how many come before the PING's */
 	bool pinging;
+	bool role_due;                  /* the answer to INFO comes before the PING's */
 	uint64_t put_bytes, sent_bytes; /* totals of this connection */
 	uint64_t ping_end;              /* value of sent_bytes when the PING has left */
 	uint64_t ping_ns;               /* when it was queued, or left: from then the deadline counts */

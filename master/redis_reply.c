@@ -77,8 +77,8 @@ static redisReplyObjectFunctions reply_functions = {
 	.freeObject = drop_nothing,
 };
 
-/* ---- trees: hiredis' own functions behind ours, which keep the account. The library has no name for them but
- * the one that a fresh reader has. */
+/* ---- trees: hiredis' own functions behind ours, which keep the account. The library has no name for them
+ * but the one that a fresh reader has. */
 
 static const redisReplyObjectFunctions *native;
 

@@ -1,8 +1,9 @@
 /* redis_reply.h - RESP in, replies out: hiredis' redisReader, fed with care.
  *
- * Master process only. Pure: bytes in, callbacks out, no socket and no clock. For messages the reader's object
- * functions are ours: they hand each string on where it stands in the reader's buffer, and make no object of
- * it. For the answers to commands (events.tree is set) hiredis' own build its reply trees, within a budget.
+ * Master process only. Pure: bytes in, callbacks out, no socket and no clock. For messages the reader's
+ * object functions are ours: they hand each string on where it stands in the reader's buffer, and make no
+ * object of it. For the answers to commands (events.tree is set) hiredis' own build its reply trees, within a
+ * budget.
  *
  * The reader is fed at most REDIS_FEED_MAX at a time and then emptied, since it moves what is left behind
  * each reply; a bulk must be complete in its memory, so the head of one that is too large ends the
@@ -18,7 +19,7 @@
 
 #include "common/base.h"
 
-#define REDIS_FEED_MAX 16384u
+#define REDIS_FEED_MAX      16384u
 #define REDIS_ELEMENT_BYTES 64u /* what an element of a tree costs beside its bytes, about */
 
 struct redis_reply;
@@ -38,8 +39,8 @@ struct redis_reply_events {
 	bool (*array)(void *arg); /* an array begins; false: none is expected */
 	bool (*item)(void *arg, const struct redis_item *item);
 	bool (*plain)(void *arg, int type, const char *p, size_t len); /* a reply that is no array */
-	/* Not NULL: called with each whole reply instead of the three above, which are then not used. The tree is
-	 * freed when it returns; false = it makes no sense. */
+	/* Not NULL: called with each whole reply instead of the three above, which are then not used. The
+	 * tree is freed when it returns; false = it makes no sense. */
 	bool (*tree)(void *arg, const redisReply *reply);
 };
 
@@ -47,8 +48,8 @@ struct redis_reply_events {
 struct redis_reply *redis_reply_new(const struct redis_reply_events *ev) MUST_CHECK;
 void redis_reply_free(struct redis_reply *r); /* NULL is fine; not from a callback */
 
-/* Bytes of one bulk that are too many; trees: also of one reply's bulks together, REDIS_ELEMENT_BYTES for each
- * element counted in. 16 MiB at first. */
+/* Bytes of one bulk that are too many; trees: also of one reply's bulks together, REDIS_ELEMENT_BYTES for
+ * each element counted in. 16 MiB at first. */
 void redis_reply_set_max_bulk(struct redis_reply *r, size_t bytes);
 
 /* Parse `len` (at most REDIS_FEED_MAX) further bytes. While paused they are kept and not looked at. */

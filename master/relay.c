@@ -378,6 +378,13 @@ static void on_internal(void *arg, struct slice channel, struct slice payload)
 			t->internal[i].fn(t->internal[i].arg, channel, payload);
 }
 
+static void on_master(void *arg, const char *host, uint16_t port)
+{
+	struct master *m = arg;
+
+	redis_cmd_follow(m->cmd, host, port);
+}
+
 static void on_cmd_open(void *arg)
 {
 	struct master *m = arg;
@@ -409,11 +416,18 @@ static int copy_redis(struct cfg_redis *dst, const struct cfg_redis *src)
 {
 	*dst = *src;
 	dst->url = dst->host = dst->user = dst->password = dst->path = dst->ca_file = NULL;
+	dst->sentinel_name = NULL;
+	for (unsigned i = 0; i < dst->n_sentinels; i++)
+		dst->sentinels[i].host = NULL;
+	for (unsigned i = 0; i < dst->n_sentinels; i++)
+		if (copy_string(&dst->sentinels[i].host, src->sentinels[i].host) == -1)
+			return -1;
 	return copy_string(&dst->url, src->url) == -1 || copy_string(&dst->host, src->host) == -1 ||
 			       copy_string(&dst->user, src->user) == -1 ||
 			       copy_string(&dst->password, src->password) == -1 ||
 			       copy_string(&dst->path, src->path) == -1 ||
-			       copy_string(&dst->ca_file, src->ca_file) == -1
+			       copy_string(&dst->ca_file, src->ca_file) == -1 ||
+			       copy_string(&dst->sentinel_name, src->sentinel_name) == -1
 		       ? -1
 		       : 0;
 }
@@ -430,6 +444,7 @@ static int start_links(struct master *m)
 		.on_gap = on_gap,
 		.on_room = on_room,
 		.on_internal = on_internal,
+		.on_master = on_master,
 	};
 
 	m->redis_down_ms = clock_mono_ms();

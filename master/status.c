@@ -48,9 +48,7 @@ void status_redis(struct master *m, const struct redis_stats *s, bool is_subscri
 	SET(redis_rtt_us, s->rtt_us);
 	SET(redis_pending_messages, s->pending_messages);
 	SET(redis_pending_bytes, s->pending_bytes);
-	/* Written once: before the first worker is forked. */
-	if (m->globals->redis_address[0] == '\0')
-		memcpy(m->globals->redis_address, s->address, sizeof(m->globals->redis_address) - 1);
+	globals_set_address(m->globals, s->address);
 	count_set(&m->count->redis_reconnects, s->reconnects);
 	count_set(&m->count->redis_gaps, s->gaps);
 	count_set(&m->count->redis_given_up, s->given_up);

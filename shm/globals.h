@@ -5,6 +5,8 @@
 #ifndef RC_GLOBALS_H
 #define RC_GLOBALS_H
 
+#include <string.h>
+
 #include "common/config.h"
 #include "shm/slot.h"
 
@@ -41,13 +43,40 @@ struct globals {
 	_Atomic uint32_t redis_channels;
 	_Atomic uint32_t is_stopping;
 	_Atomic uint64_t redis_rtt_us, redis_pending_messages, redis_pending_bytes;
-	char redis_address[160];
+	_Atomic uint64_t redis_address[20]; /* globals_address() */
 
 	_Atomic uint32_t n_namespaces; /* release / acquire: the names below it are written */
 	char namespaces[CFG_MAX_NAMESPACES][CFG_NAME_MAX + 1];
 
 	struct globals_worker worker[SLOT_MAX]; /* by slot */
 };
+
+#define GLOBALS_ADDRESS_MAX 160u
+
+/* The address of the Redis server as text, for people: it changes at a fail-over, and who reads it in that very moment may
+ * see some of both. Relaxed, in words; the last byte is always 0. */
+static inline void globals_set_address(struct globals *g, const char *text)
+{
+	char bytes[GLOBALS_ADDRESS_MAX] = {0};
+	uint64_t word;
+
+	memcpy(bytes, text, strnlen(text, sizeof(bytes) - 1));
+	for (size_t i = 0; i < ARRAY_LEN(g->redis_address); i++) {
+		memcpy(&word, bytes + i * sizeof(word), sizeof(word));
+		atomic_store_explicit(&g->redis_address[i], word, memory_order_relaxed);
+	}
+}
+
+static inline const char *globals_address(const struct globals *g, char dst[GLOBALS_ADDRESS_MAX])
+{
+	uint64_t word;
+
+	for (size_t i = 0; i < ARRAY_LEN(g->redis_address); i++) {
+		word = atomic_load_explicit(&g->redis_address[i], memory_order_relaxed);
+		memcpy(dst + i * sizeof(word), &word, sizeof(word));
+	}
+	return dst;
+}
 
 #define GLOBALS_BYTES ALIGN_UP(sizeof(struct globals), 4096u)
 

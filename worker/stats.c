@@ -182,13 +182,14 @@ static int put_head(struct worker *w, struct buf *out)
 static int put_redis(struct worker *w, struct buf *out)
 {
 	const struct globals *g = w->globals;
+	char address[GLOBALS_ADDRESS_MAX];
 
 	return buf_printf(
 		out,
 		"\"redis\":{\"state\":\"%s\",\"address\":\"%s\",\"channels\":%" PRIu32 ",\"rtt_us\":%" PRIu64
 		",\"reconnects\":%" PRIu64 ",\"pending_messages\":%" PRIu64 ",\"pending_bytes\":%" PRIu64
 		",\"gaps\":%" PRIu64 ",\"given_up\":%" PRIu64 ",\"duplicates\":%" PRIu64 "},",
-		stats_redis_state(w), g->redis_address, stats_u32(&g->redis_channels),
+		stats_redis_state(w), globals_address(g, address), stats_u32(&g->redis_channels),
 		stats_u64(&g->redis_rtt_us), STATS_SUM(w, redis_reconnects),
 		stats_u64(&g->redis_pending_messages), stats_u64(&g->redis_pending_bytes),
 		STATS_SUM(w, redis_gaps), STATS_SUM(w, redis_given_up), STATS_SUM(w, redis_duplicates));

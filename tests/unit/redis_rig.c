@@ -617,6 +617,26 @@ static void on_fake(struct ev_loop *loop, ev_io *w, int revents)
 	ev_io_start(loop, &c->io);
 }
 
+static void fake_start(struct rig_fake *f, const struct sockaddr *sa, socklen_t len)
+{
+	f->fd = listen_on(sa, len);
+	ev_io_init(&f->io, on_fake, f->fd, EV_READ);
+	f->io.data = f;
+	ev_io_start(f->g->loop, &f->io);
+}
+
+void rig_fake_open_tcp(struct rig_fake *f, struct rig *g)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(in);
+
+	memset(f, 0, sizeof(*f));
+	f->g = g;
+	fake_start(f, (struct sockaddr *)&in, len);
+	MUST(getsockname(f->fd, (struct sockaddr *)&in, &len) == 0);
+	f->port = ntohs(in.sin_port);
+}
+
 void rig_fake_open(struct rig_fake *f, struct rig *g)
 {
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
@@ -626,10 +646,7 @@ void rig_fake_open(struct rig_fake *f, struct rig *g)
 	snprintf(f->path, sizeof(f->path), "%s/fake.sock", g->dir);
 	MUST(strlen(f->path) < sizeof(un.sun_path));
 	memcpy(un.sun_path, f->path, strlen(f->path) + 1);
-	f->fd = listen_on((struct sockaddr *)&un, sizeof(un));
-	ev_io_init(&f->io, on_fake, f->fd, EV_READ);
-	f->io.data = f;
-	ev_io_start(g->loop, &f->io);
+	fake_start(f, (struct sockaddr *)&un, sizeof(un));
 }
 
 void rig_fake_close(struct rig_fake *f)

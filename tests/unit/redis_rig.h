@@ -138,6 +138,7 @@ struct rig_fake {
 	struct rig *g;
 	int fd;
 	char path[96];
+	uint16_t port; /* rig_fake_open_tcp() */
 	ev_io io;
 	struct rig_fake_conn *conns;
 	unsigned accepted;
@@ -147,6 +148,7 @@ struct rig_fake {
 };
 
 void rig_fake_open(struct rig_fake *f, struct rig *g);
+void rig_fake_open_tcp(struct rig_fake *f, struct rig *g);
 void rig_fake_close(struct rig_fake *f);
 void rig_fake_send(struct rig_fake_conn *c, const void *p, size_t len);
 void rig_fake_says(struct rig_fake_conn *c, const char *text);

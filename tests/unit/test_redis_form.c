@@ -264,12 +264,14 @@ static char *str(const char *s)
 	return (char *)(uintptr_t)s;
 }
 
-static void check_greeting(const struct cfg_redis *cfg, const char *want)
+#define INFOS "*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n*2\r\n$4\r\nINFO\r\n$7\r\ncluster\r\n"
+
+static void check_greeting(const struct cfg_redis *cfg, bool is_sentinel, const char *want)
 {
 	struct redis_hello h;
 	struct buf out = {0};
 
-	assert_int_equal(redis_hello_put(&h, cfg, &out), 0);
+	assert_int_equal(redis_hello_put(&h, cfg, is_sentinel, &out), 0);
 	assert_int_equal(out.len, strlen(want));
 	assert_memory_equal(out.p, want, out.len);
 	redis_hello_wipe(&out);
@@ -283,17 +285,84 @@ static void the_greeting_fits_what_is_configured(void **state)
 	struct cfg_redis cfg = {0};
 
 	(void)state;
-	check_greeting(&cfg, "*1\r\n$4\r\nPING\r\n");
+	check_greeting(&cfg, false, INFOS "*1\r\n$4\r\nPING\r\n");
+	check_greeting(&cfg, true, "*1\r\n$4\r\nPING\r\n");
 	cfg.password = str("p w");
 	cfg.db = 12;
-	check_greeting(&cfg, "*2\r\n$4\r\nAUTH\r\n$3\r\np w\r\n*2\r\n$6\r\nSELECT\r\n$2\r\n12\r\n"
-			     "*1\r\n$4\r\nPING\r\n");
+	check_greeting(&cfg, false,
+		       "*2\r\n$4\r\nAUTH\r\n$3\r\np w\r\n*2\r\n$6\r\nSELECT\r\n$2\r\n12\r\n" INFOS
+		       "*1\r\n$4\r\nPING\r\n");
+	check_greeting(&cfg, true, "*2\r\n$4\r\nAUTH\r\n$3\r\np w\r\n*1\r\n$4\r\nPING\r\n");
 	cfg.user = str("u");
 	cfg.db = 0;
-	check_greeting(&cfg, "*3\r\n$4\r\nAUTH\r\n$1\r\nu\r\n$3\r\np w\r\n*1\r\n$4\r\nPING\r\n");
+	check_greeting(&cfg, false,
+		       "*3\r\n$4\r\nAUTH\r\n$1\r\nu\r\n$3\r\np w\r\n" INFOS "*1\r\n$4\r\nPING\r\n");
 }
 
-static void only_select_may_fail(void **state)
+static enum redis_hello_result answer(struct redis_hello *h, int type, const char *text)
+{
+	struct redis_word w;
+
+	return redis_hello_answer(h, type, text, strlen(text), &w);
+}
+
+#define MASTER  "# Replication\r\nrole:master\r\nconnected_slaves:0\r\n"
+#define REPLICA "# Replication\r\nrole:slave\r\nmaster_host:role:master\r\n"
+
+/* One conversation: the answers to INFO replication, INFO cluster, and PING. */
+static enum redis_hello_result greet(struct redis_hello *h, int type, const char *role, const char *cluster)
+{
+	const struct cfg_redis cfg = {0};
+	struct buf out = {0};
+
+	assert_int_equal(redis_hello_put(h, &cfg, false, &out), 0);
+	buf_free(&out);
+	assert_int_equal(answer(h, type, role), HELLO_MORE);
+	assert_int_equal(answer(h, REDIS_REPLY_STRING, cluster), HELLO_MORE);
+	return answer(h, REDIS_REPLY_STATUS, "PONG");
+}
+
+static void a_replica_is_refused(void **state)
+{
+	static const char none[] = "# Cluster\r\ncluster_enabled:0\r\n",
+			  some[] = "# Cluster\r\ncluster_enabled:1\r\n";
+	struct redis_hello h;
+
+	(void)state;
+	log_set_level(LOG_ERROR);
+	assert_int_equal(greet(&h, REDIS_REPLY_STRING, MASTER, none), HELLO_DONE);
+	assert_int_equal(h.role, REDIS_ROLE_MASTER);
+	assert_false(h.is_cluster);
+	assert_int_equal(greet(&h, REDIS_REPLY_STRING, REPLICA, none), HELLO_REPLICA);
+	assert_int_equal(h.role, REDIS_ROLE_REPLICA);
+	/* Any node of a cluster tells all others. */
+	assert_int_equal(greet(&h, REDIS_REPLY_STRING, REPLICA, some), HELLO_DONE);
+	assert_true(h.is_cluster);
+	/* Who may not see it takes it as it is. */
+	assert_int_equal(greet(&h, REDIS_REPLY_ERROR, "NOPERM no", none), HELLO_DONE);
+	assert_int_equal(h.role, REDIS_ROLE_UNKNOWN);
+	assert_int_equal(greet(&h, REDIS_REPLY_STRING, "xrole:slave\r\n", none), HELLO_DONE);
+	assert_int_equal(h.role, REDIS_ROLE_UNKNOWN);
+	assert_int_equal(greet(&h, REDIS_REPLY_STRING, "", ""), HELLO_DONE);
+}
+
+static void a_sentinel_may_refuse_a_password(void **state)
+{
+	struct cfg_redis cfg = {.password = str("x"), .db = 3};
+	struct redis_hello h;
+	struct buf out = {0};
+
+	(void)state;
+	assert_int_equal(redis_hello_put(&h, &cfg, true, &out), 0);
+	assert_int_equal(answer(&h, REDIS_REPLY_ERROR, "ERR AUTH without any password"), HELLO_MORE);
+	assert_int_equal(answer(&h, REDIS_REPLY_STATUS, "PONG"), HELLO_DONE);
+	assert_int_equal(redis_hello_put(&h, &cfg, true, &out), 0);
+	assert_int_equal(answer(&h, REDIS_REPLY_ERROR, "WRONGPASS"), HELLO_MORE);
+	assert_int_equal(answer(&h, REDIS_REPLY_ERROR, "NOAUTH"), HELLO_REFUSED);
+	buf_free(&out);
+}
+
+static void only_select_and_info_may_fail(void **state)
 {
 	struct cfg_redis cfg = {.password = str("x"), .db = 1};
 	struct redis_word w;
@@ -302,12 +371,14 @@ static void only_select_may_fail(void **state)
 
 	(void)state;
 	log_set_level(LOG_ERROR);
-	assert_int_equal(redis_hello_put(&h, &cfg, &out), 0);
+	assert_int_equal(redis_hello_put(&h, &cfg, false, &out), 0);
 	assert_int_equal(redis_hello_answer(&h, REDIS_REPLY_STATUS, "OK", 2, &w), HELLO_MORE);
+	assert_int_equal(redis_hello_answer(&h, REDIS_REPLY_ERROR, "NOPERM x", 8, &w), HELLO_MORE);
+	assert_int_equal(redis_hello_answer(&h, REDIS_REPLY_ERROR, "NOPERM x", 8, &w), HELLO_MORE);
 	assert_int_equal(redis_hello_answer(&h, REDIS_REPLY_ERROR, "NOPERM x", 8, &w), HELLO_MORE);
 	assert_int_equal(redis_hello_answer(&h, REDIS_REPLY_STATUS, "PONG", 4, &w), HELLO_DONE);
 	assert_int_equal(redis_hello_answer(&h, REDIS_REPLY_STATUS, "PONG", 4, &w), HELLO_NONSENSE);
-	assert_int_equal(redis_hello_put(&h, &cfg, &out), 0);
+	assert_int_equal(redis_hello_put(&h, &cfg, false, &out), 0);
 	assert_int_equal(redis_hello_answer(&h, REDIS_REPLY_ERROR, "WRONGPASS no", 12, &w), HELLO_REFUSED);
 	assert_string_equal(w.s, "WRONGPASS");
 	assert_true(redis_word_denies_service(&w));
@@ -425,7 +496,9 @@ int main(void)
 		cmocka_unit_test(a_conversation_ends_with_one_word),
 		cmocka_unit_test(heads_are_written_in_decimal),
 		cmocka_unit_test(the_greeting_fits_what_is_configured),
-		cmocka_unit_test(only_select_may_fail),
+		cmocka_unit_test(only_select_and_info_may_fail),
+		cmocka_unit_test(a_replica_is_refused),
+		cmocka_unit_test(a_sentinel_may_refuse_a_password),
 		cmocka_unit_test(an_entry_holds_the_finished_command),
 		cmocka_unit_test(answers_are_matched_by_order),
 		cmocka_unit_test(a_lost_link_means_sending_again),
