@@ -80,3 +80,53 @@ class Redis:
     def is_refusing(self):
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) != 0
+
+
+class Sentinel:
+    """One redis-sentinel (the same program, by another mode) that watches `master` as "mymaster"."""
+
+    def __init__(self, directory, master, quorum):
+        directory.mkdir()
+        self.directory = directory
+        self.port = free_port()
+        self.process = None
+        self.config = directory / "sentinel.conf"
+        self.config.write_text("\n".join([
+            "port %d" % self.port, "bind 127.0.0.1", "dir %s" % directory, "daemonize no",
+            "sentinel monitor mymaster 127.0.0.1 %d %d" % (master.port, quorum),
+            "sentinel down-after-milliseconds mymaster 500", "sentinel failover-timeout mymaster 3000", ""]))
+
+    def start(self):
+        log = open(self.directory / "sentinel.log", "ab")
+        with log:
+            self.process = subprocess.Popen(["redis-server", str(self.config), "--sentinel"], stdout=log, stderr=log)
+        wait_for("the sentinel answers", self.answers)
+
+    def client(self):
+        return redis.Redis(port=self.port)
+
+    def answers(self):
+        try:
+            return bool(self.client().ping())
+        except redis.RedisError:
+            return False
+
+    def knows(self, replicas, sentinels):
+        """Whether it has found that many replicas and other sentinels."""
+        state = self.client().sentinel_master("mymaster")
+        return state["num-slaves"] >= replicas and state["num-other-sentinels"] >= sentinels
+
+    def master_port(self):
+        return self.client().sentinel_get_master_addr_by_name("mymaster")[1]
+
+    def failover(self):
+        """Promote a replica of a healthy master. Refused while the last one's aftermath lasts."""
+        try:
+            return self.client().execute_command("SENTINEL", "FAILOVER", "mymaster")
+        except redis.ResponseError:
+            return False
+
+    def kill(self):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(30)
