@@ -25,6 +25,11 @@ uint64_t rec_group_hash(uint64_t key, struct slice group)
 	return rec_channel_hash(key, 0x4000, group);
 }
 
+uint64_t rec_cluster_hash(struct slice ns_name, struct slice user)
+{
+	return XXH3_64bits_withSeed(user.p, user.len, XXH3_64bits(ns_name.p, ns_name.len));
+}
+
 static uint32_t payload_offset(size_t name_len, size_t targets_len)
 {
 	return (uint32_t)(sizeof(struct rec) + ALIGN_UP(name_len, (size_t)8) + targets_len + HEADER_ROOM);

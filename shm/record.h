@@ -115,6 +115,10 @@ uint64_t rec_channel_hash(uint64_t key, uint16_t ns, struct slice room);
 uint64_t rec_user_hash(uint64_t key, uint16_t ns, struct slice user);
 uint64_t rec_group_hash(uint64_t key, struct slice group);
 
+/* Hash of a user in a namespace that is the same in every process of a cluster: by names, without a key. For counting
+ * (struct up_matched); a client that aims at collisions hides itself from a count and nothing more. */
+uint64_t rec_cluster_hash(struct slice ns_name, struct slice user);
+
 /* Bytes of one entry of the targets block. */
 static inline size_t rec_target_size(size_t id_len)
 {

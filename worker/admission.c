@@ -378,30 +378,3 @@ void join_done(struct worker *w, struct conn *c)
 	welcome(w, c, (struct slice){answer.p, answer.len});
 	buf_free(&answer);
 }
-
-/* Until user.c is there. */
-__attribute__((weak)) int user_prepare(struct worker *w, struct conn *c)
-{
-	(void)w;
-	(void)c;
-	return 1;
-}
-
-__attribute__((weak)) int user_join(struct worker *w, struct conn *c)
-{
-	(void)w;
-	(void)c;
-	return 0;
-}
-
-__attribute__((weak)) void user_leave(struct worker *w, struct conn *c)
-{
-	(void)w;
-	(void)c;
-}
-
-__attribute__((weak)) void user_refresh(struct worker *w, struct conn *c)
-{
-	(void)w;
-	(void)c;
-}

@@ -1,28 +1,31 @@
 #include "worker/behind.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "worker/partial.h"
 #include "worker/worker.h"
 
-#define TURN_FRAMES  64      /* of one client and loop turn */
-#define TURN_BYTES   262144u /* the same; also the size of the scratch */
-#define SHARE_SEARCH 32      /* newest copies that are looked through for one to share */
+#define TURN_FRAMES   64      /* of one client and loop turn */
+#define TURN_BYTES    262144u /* the same; also the size of the scratch */
+#define TURN_VISITS   256     /* records looked at */
+#define TURN_TARGETS  1048576 /* bytes of targets blocks looked at; one block may go past it */
+#define TARGETS_PIECE 8192u   /* of a block, copied at a time */
 
 int behind_init(struct worker *w)
 {
 	w->behind = (struct behind){.first = CONN_NONE};
 	w->behind.scratch = malloc(TURN_BYTES);
-	return w->behind.scratch == NULL ? -1 : 0;
+	w->behind.targets = malloc(TARGETS_PIECE);
+	return w->behind.scratch == NULL || w->behind.targets == NULL ? -1 : 0;
 }
 
 void behind_free(struct behind *b)
 {
 	free(b->scratch);
+	free(b->targets);
 }
 
 static const struct cfg_namespace *ns_of(const struct worker *w, const struct conn *c)
@@ -39,188 +42,61 @@ static void count_sent(struct worker *w, const struct conn *c, uint64_t frames, 
 	count_add(&n->bytes_out, bytes);
 }
 
-/* ---------------------------------------------------------------- half-sent frames */
+/* ---------------------------------------------------------------- places in the chains */
 
-static void list_insert(struct partial_list *l, struct partial *after, struct partial *p)
+static struct channel *channel_of(const struct worker *w, const struct conn *c)
 {
-	p->prev = after;
-	p->next = after == NULL ? l->first : after->next;
-	if (p->next == NULL)
-		l->last = p;
-	else
-		p->next->prev = p;
-	if (after == NULL)
-		l->first = p;
-	else
-		after->next = p;
+	return channel_at(&w->channels, c->channel);
 }
 
-static void list_remove(struct partial_list *l, struct partial *p)
+/* Do targeted records come in another chain than the member's own? */
+static bool has_two_chains(const struct worker *w, const struct conn *c)
 {
-	if (p->prev == NULL)
-		l->first = p->next;
-	else
-		p->prev->next = p->next;
-	if (p->next == NULL)
-		l->last = p->prev;
-	else
-		p->next->prev = p->prev;
+	return ns_of(w, c)->room != CFG_ROOM_NONE;
 }
 
-static void partial_free(struct worker *w, struct partial *p)
+/* The record that comes first. 0: it lacks nothing. */
+static uint64_t next_pos(const struct conn_ext *x)
 {
-	list_remove(p->copy == NULL ? &w->behind.held : &w->behind.copied, p);
-	if (p->copy != NULL)
-		w->behind.copy_bytes -= p->frame_len;
-	count_set(&w->count->slow_bytes, w->behind.copy_bytes);
-	free(p->copy);
-	free(p);
+	if (x->pos == 0 || x->direct_pos == 0)
+		return x->pos + x->direct_pos;
+	return u64_min(x->pos, x->direct_pos);
 }
 
-static void partial_leave(struct worker *w, struct conn *c)
-{
-	struct conn_ext *x = c->ext;
-	struct partial *p = x->partial;
-
-	if (p == NULL)
-		return;
-	if (x->partial_prev == CONN_NONE)
-		p->first = x->partial_next;
-	else
-		conn_at(&w->conns, x->partial_prev)->ext->partial_next = x->partial_next;
-	if (x->partial_next != CONN_NONE)
-		conn_at(&w->conns, x->partial_next)->ext->partial_prev = x->partial_prev;
-	x->partial_prev = x->partial_next = CONN_NONE;
-	x->partial = NULL;
-	x->off = 0;
-	if (p->first == CONN_NONE)
-		partial_free(w, p);
-}
-
-static void partial_enter(struct worker *w, struct conn *c, struct partial *p)
+/* Of a connection that is behind. */
+static void set_places(struct worker *w, struct conn *c, uint64_t pos, uint64_t direct_pos)
 {
 	struct conn_ext *x = c->ext;
 
-	x->partial = p;
-	x->partial_prev = CONN_NONE;
-	x->partial_next = p->first;
-	if (p->first != CONN_NONE)
-		conn_at(&w->conns, p->first)->ext->partial_prev = c->index;
-	p->first = c->index;
+	if (x->pos == 0)
+		channel_of(w, c)->n_idle--;
+	if (pos == 0)
+		channel_of(w, c)->n_idle++;
+	x->pos = pos;
+	x->direct_pos = direct_pos;
 }
 
-static struct partial *partial_new(uint64_t pos, uint32_t frame_off, uint32_t frame_len)
+void behind_owe(struct worker *w, struct conn *c, uint64_t pos)
 {
-	struct partial *p = calloc(1, sizeof(*p));
+	struct conn_ext *x = c->ext;
 
-	if (p != NULL)
-		*p = (struct partial){
-			.pos = pos, .frame_off = frame_off, .frame_len = frame_len, .first = CONN_NONE};
-	return p;
+	x->owed++;
+	x->direct_last = pos;
+	if (x->direct_pos == 0 && has_two_chains(w, c))
+		x->direct_pos = pos;
 }
 
-/* A frame in protected memory. NULL: no memory. */
-static struct partial *partial_hold(struct worker *w, uint64_t pos)
+void behind_arrived(struct worker *w, struct channel *ch, uint64_t pos)
 {
-	struct partial_list *l = &w->behind.held;
-	struct partial *at = l->last;
-	struct partial *p;
-	const struct rec *h = (const struct rec *)ring_at(&w->ring, pos);
+	const uint32_t *m = channel_members(ch);
 
-	assert(pos >= w->fanout.cursor); /* else the ring may overwrite it under our clients */
-	while (at != NULL && at->pos > pos)
-		at = at->prev;
-	if (at != NULL && at->pos == pos)
-		return at;
-	p = partial_new(pos, h->frame_off, h->frame_len);
-	if (p != NULL)
-		list_insert(l, at, p);
-	return p;
-}
+	/* Once for each that has caught up with the room meanwhile: then they are idle no more. */
+	for (uint32_t i = ch->n_live; i < ch->n && ch->n_idle > 0; i++) {
+		struct conn *c = conn_at(&w->conns, m[i]);
 
-/* Reset everybody inside the oldest copies until they fit. */
-static void enforce_memory(struct worker *w)
-{
-	struct behind *b = &w->behind;
-	uint64_t max = w->config->limits.slow_memory;
-
-	while (max != 0 && b->copy_bytes > max && b->copied.first != b->copied.last) {
-		struct partial *p = b->copied.first;
-
-		while (b->copied.first == p)
-			conn_drop(w, conn_at(&w->conns, p->first), true, 1013);
+		if (c->ext->pos == 0)
+			set_places(w, c, pos, c->ext->direct_pos);
 	}
-}
-
-/* `p`, which is in no list, owns `copy` now: the frame stands `off` bytes into it. */
-static void partial_adopt(struct worker *w, struct partial *p, uint8_t *copy, uint32_t off)
-{
-	struct behind *b = &w->behind;
-
-	p->copy = copy;
-	p->frame_off = off;
-	list_insert(&b->copied, b->copied.last, p);
-	b->copy_bytes += p->frame_len;
-	count_add(&w->count->slow_copies, 1);
-	count_set(&w->count->slow_bytes, b->copy_bytes);
-}
-
-static int partial_copy(struct worker *w, struct partial *p, const uint8_t *frame)
-{
-	uint8_t *copy = malloc(p->frame_len);
-
-	if (copy == NULL)
-		return -1;
-	memcpy(copy, frame, p->frame_len);
-	partial_adopt(w, p, copy, 0);
-	return 0;
-}
-
-/* A copy that others are inside already. */
-static struct partial *partial_find(struct worker *w, uint64_t pos)
-{
-	struct partial *p = w->behind.copied.last;
-
-	for (int i = 0; p != NULL && i < SHARE_SEARCH; i++, p = p->prev) {
-		if (p->pos == pos)
-			return p;
-	}
-	return NULL;
-}
-
-/* A frame whose bytes are in the scratch now. NULL: no memory. */
-static struct partial *partial_private(struct worker *w, uint64_t pos, const uint8_t *frame,
-				       uint32_t frame_len)
-{
-	struct partial *p = partial_find(w, pos);
-
-	if (p != NULL)
-		return p;
-	p = partial_new(pos, 0, frame_len);
-	if (p != NULL && partial_copy(w, p, frame) == -1) {
-		free(p);
-		p = NULL;
-	}
-	return p;
-}
-
-uint64_t behind_hold(struct worker *w, uint64_t keep_from)
-{
-	struct behind *b = &w->behind;
-	struct partial *p;
-
-	while ((p = b->held.first) != NULL && p->pos < keep_from) {
-		list_remove(&b->held, p);
-		if (partial_copy(w, p, ring_at(&w->ring, p->pos) + p->frame_off) == -1) {
-			/* No memory to finish the frame with: its clients cannot go on. */
-			list_insert(&b->held, NULL, p);
-			while (b->held.first == p)
-				conn_drop(w, conn_at(&w->conns, p->first), true, 1013);
-			continue;
-		}
-		enforce_memory(w);
-	}
-	return p == NULL ? UINT64_MAX : p->pos;
 }
 
 /* ---------------------------------------------------------------- in and out */
@@ -236,6 +112,8 @@ static void link_behind(struct worker *w, struct conn *c)
 	w->behind.first = c->index;
 	w->behind.n++;
 	c->flags |= CONN_BEHIND;
+	if (x->pos == 0)
+		channel_of(w, c)->n_idle++;
 }
 
 static void unlink_behind(struct worker *w, struct conn *c)
@@ -251,24 +129,32 @@ static void unlink_behind(struct worker *w, struct conn *c)
 	x->behind_prev = x->behind_next = CONN_NONE;
 	w->behind.n--;
 	c->flags &= (uint16_t)~CONN_BEHIND;
+	if (x->pos == 0)
+		channel_of(w, c)->n_idle--;
 }
 
-void behind_begin(struct worker *w, struct conn *c, uint64_t pos, uint64_t seq, uint32_t off)
+void behind_begin(struct worker *w, struct conn *c, const struct behind_start *at)
 {
 	struct conn_ext *x = conn_ext(c);
 	struct partial *p = NULL;
 
-	if (x != NULL && off > 0)
-		p = partial_hold(w, pos);
-	if (x == NULL || (off > 0 && p == NULL)) {
+	if (x != NULL) {
+		x->pos = at->pos;
+		x->direct_pos = at->direct_pos;
+		x->direct_last = at->direct_last;
+		x->seq = at->seq;
+		x->owed = at->owed;
+		x->off = at->off;
+		x->is_direct = at->is_direct;
+		x->took = (uint32_t)w->now_ms;
+		x->is_skipping = false;
+		if (at->off > 0)
+			p = partial_hold(w, next_pos(x));
+	}
+	if (x == NULL || (at->off > 0 && p == NULL)) {
 		conn_drop(w, c, true, 1013);
 		return;
 	}
-	x->pos = pos;
-	x->seq = seq;
-	x->off = off;
-	x->took = (uint32_t)w->now_ms;
-	x->is_skipping = false;
 	if (p != NULL)
 		partial_enter(w, c, p);
 	link_behind(w, c);
@@ -288,31 +174,36 @@ void behind_leave(struct worker *w, struct conn *c, bool keep_frame)
 		partial_leave(w, c);
 }
 
-/* Everything that the channel has is sent (or given up): live again. */
+/* Everything that there is for it is sent (or given up): live again. */
 static void go_live(struct worker *w, struct conn *c)
 {
 	unlink_behind(w, c);
 	channel_set_live(w, c, true);
 }
 
-/* slow = skip, at a frame boundary: go on at the channel's newest record while that can still be read. What
- * it has not got before that, from number `seq` on, is counted. */
-static void skip_ahead(struct worker *w, struct conn *c, uint64_t seq)
+/* slow = skip, at a frame boundary: go on at the room's newest record while that can still be read. What it
+ * has not got before that is counted, and so are the targeted records that waited: of those few are of
+ * interest later. */
+static void skip_ahead(struct worker *w, struct conn *c)
 {
 	struct conn_ext *x = c->ext;
-	const struct channel *ch = channel_at(&w->channels, c->channel);
+	const struct channel *ch = channel_of(w, c);
 	counter *skipped = &w->count->ns[ns_of(w, c)->id].dropped[COUNT_DROPPED_slow_skip];
+	uint64_t lacks = ch->n_plain + 1 - x->seq;
 
 	x->is_skipping = false;
 	x->took = (uint32_t)w->now_ms;
-	if (ch->last < ring_reclaim(&w->ring)) {
-		count_add(skipped, ch->last_seq - seq + 1);
+	count_add(skipped, x->owed);
+	x->owed = 0;
+	if (lacks == 0 || ch->last_plain < ring_reclaim(&w->ring)) {
+		count_add(skipped, lacks);
+		set_places(w, c, 0, 0);
 		go_live(w, c);
 		return;
 	}
-	count_add(skipped, ch->last_seq - seq);
-	x->pos = ch->last;
-	x->seq = ch->last_seq;
+	count_add(skipped, lacks - 1);
+	x->seq = ch->n_plain;
+	set_places(w, c, ch->last_plain, 0);
 }
 
 /* The ring has passed its position, or it takes nothing. False: it was closed. */
@@ -330,31 +221,58 @@ static bool apply_policy(struct worker *w, struct conn *c)
 		return true;
 	}
 	partial_leave(w, c); /* a large frame that waited for its first byte */
-	skip_ahead(w, c, x->seq);
+	skip_ahead(w, c);
 	return true;
 }
 
-/* The frame at x->pos is complete: where next? */
+enum step_result { STEP_OK, STEP_LOST };
+
+/* Behind the record at the first of *pos and *direct_pos: where next? LOST: it is reclaimed, or the chain is
+ * torn (its head was forgotten), so what lies behind cannot be found by it. */
+static enum step_result step_over(const struct worker *w, const struct conn *c, uint64_t *pos,
+				  uint64_t *direct_pos)
+{
+	bool is_own = *direct_pos == 0 || (*pos != 0 && *pos < *direct_pos);
+	uint64_t *at = is_own ? pos : direct_pos, next;
+	uint32_t index = is_own ? c->channel : user_channel(w, c->ns);
+
+	if (*at == channel_at(&w->channels, index)->last || (!is_own && *at >= c->ext->direct_last)) {
+		*at = 0;
+		return STEP_OK;
+	}
+	if (!rec_next(&w->ring, *at, &next) || next == 0)
+		return STEP_LOST;
+	*at = next;
+	return STEP_OK;
+}
+
+/* A frame has gone out. */
+static void count_got(struct conn_ext *x, bool is_targeted)
+{
+	if (!is_targeted)
+		x->seq++;
+	else if (x->owed > 0)
+		x->owed--;
+}
+
+/* The frame under way is complete: where next? */
 static enum behind_result advance(struct worker *w, struct conn *c)
 {
 	struct conn_ext *x = c->ext;
-	const struct channel *ch = channel_at(&w->channels, c->channel);
-	uint64_t next;
+	uint64_t pos = x->pos, direct_pos = x->direct_pos;
 
-	if (x->pos == ch->last) {
-		go_live(w, c);
-		return BEHIND_CAUGHT_UP;
-	}
+	count_got(x, x->is_direct);
 	if (x->is_skipping) {
-		skip_ahead(w, c, x->seq + 1);
+		skip_ahead(w, c);
 		return BEHIND_CAUGHT_UP;
 	}
-	x->seq++;
-	/* next == 0: the chain is torn (its head was forgotten); what lies behind cannot be found by it. */
-	if (!rec_next(&w->ring, x->pos, &next) || next == 0)
+	if (step_over(w, c, &pos, &direct_pos) == STEP_LOST)
 		return apply_policy(w, c) ? BEHIND_CAUGHT_UP : BEHIND_GONE;
-	x->pos = next;
-	return BEHIND_MORE;
+	set_places(w, c, pos, direct_pos);
+	if (next_pos(x) != 0)
+		return BEHIND_MORE;
+	go_live(w, c);
+	return BEHIND_CAUGHT_UP;
 }
 
 enum behind_result behind_finish_frame(struct worker *w, struct conn *c)
@@ -387,12 +305,21 @@ enum behind_result behind_finish_frame(struct worker *w, struct conn *c)
 
 /* ---------------------------------------------------------------- catch-up */
 
+/* Where a connection stands in its chains. */
+struct places {
+	uint64_t pos, direct_pos;
+};
+
 struct window {
 	struct iovec iov[TURN_FRAMES];
-	uint64_t pos[TURN_FRAMES];
-	bool is_private[TURN_FRAMES]; /* the bytes are in the scratch, not in the ring */
-	unsigned n;
-	size_t bytes, scratch_used;
+	struct places before[TURN_FRAMES]; /* the record is the first of these */
+	bool is_private[TURN_FRAMES];      /* the bytes are in the scratch, not in the ring */
+	bool is_targeted[TURN_FRAMES];
+	struct places end;      /* behind all that was looked at */
+	bool is_lost;           /* ... and how to go on from there cannot be known */
+	bool is_large_targeted; /* FILL_LARGE: the record is targeted */
+	unsigned n, visits;
+	size_t bytes, scratch_used, targets;
 };
 
 /* The frame of the record `h` at `pos`, as bytes in the scratch. NULL: reclaimed, or no room (*is_full). */
@@ -410,69 +337,120 @@ static const uint8_t *copy_frame(struct worker *w, struct window *win, uint64_t 
 	return to + skew;
 }
 
+enum filter_result { FILTER_YES, FILTER_NO, FILTER_LAPPED };
+
+/* Is `c` among the targets? Before the cursor the block is looked at piece by piece, each copied and proved
+ * whole. */
+static enum filter_result filter_targets(struct worker *w, const struct conn *c, uint64_t pos,
+					 const struct rec *h)
+{
+	struct slice block = rec_targets(h, ring_at(&w->ring, pos));
+	uint32_t off = (uint32_t)((const uint8_t *)block.p - ring_at(&w->ring, pos));
+	size_t used;
+
+	if (pos >= w->fanout.cursor)
+		return user_is_target(w, c, block, NULL) ? FILTER_YES : FILTER_NO;
+	for (size_t done = 0; done < block.len; done += used) {
+		size_t n = u64_min(block.len - done, TARGETS_PIECE);
+
+		if (!rec_copy(&w->ring, pos, off + (uint32_t)done, w->behind.targets, n))
+			return FILTER_LAPPED;
+		if (user_is_target(w, c, (struct slice){(char *)w->behind.targets, n}, &used))
+			return FILTER_YES;
+		if (used == 0)
+			break;
+	}
+	return FILTER_NO;
+}
+
+/* Is the record at `pos` for `c`? */
+static enum filter_result filter(struct worker *w, const struct conn *c, struct window *win, uint64_t pos,
+				 const struct rec *h)
+{
+	/* What is for everybody in the namespace's own channel is not for those who are in a room. */
+	if ((h->flags & REC_TARGETED) == 0)
+		return pos == win->end.pos ? FILTER_YES : FILTER_NO;
+	if (pos > c->ext->direct_last)
+		return FILTER_NO;
+	win->targets += h->targets_len;
+	return filter_targets(w, c, pos, h);
+}
+
 enum fill_result { FILL_OK, FILL_LAPPED, FILL_LARGE };
 
-/* Follow the chain from `pos`; at most what one turn may send. LAPPED, LARGE: nothing could be taken. */
-static enum fill_result fill_window(struct worker *w, struct window *win, uint64_t pos)
+/* Take the frame of the record at `pos` into the window. */
+static enum fill_result take_frame(struct worker *w, struct window *win, uint64_t pos, const struct rec *h)
 {
-	win->n = 0;
-	win->bytes = win->scratch_used = 0;
-	while (win->n < TURN_FRAMES && win->bytes < TURN_BYTES && pos != 0 && pos < w->fanout.done) {
-		bool is_private = pos < w->fanout.cursor, is_full = false;
-		const uint8_t *frame;
-		struct rec h;
-		uint64_t next;
+	bool is_private = pos < w->fanout.cursor, is_full = false;
+	const uint8_t *frame =
+		is_private ? copy_frame(w, win, pos, h, &is_full) : ring_at(&w->ring, pos) + h->frame_off;
 
-		count_add(&w->count->catchup_reads, 1);
-		if (!rec_peek(&w->ring, pos, &h))
-			return win->n > 0 ? FILL_OK : FILL_LAPPED;
-		frame = is_private ? copy_frame(w, win, pos, &h, &is_full)
-				   : ring_at(&w->ring, pos) + h.frame_off;
-		if (frame == NULL)
-			return win->n > 0 ? FILL_OK : is_full ? FILL_LARGE : FILL_LAPPED;
-		win->iov[win->n] = (struct iovec){(void *)(uintptr_t)frame, h.frame_len};
-		win->is_private[win->n] = is_private;
-		win->pos[win->n++] = pos;
-		win->bytes += h.frame_len;
-		if (!rec_next(&w->ring, pos, &next))
-			break;
-		pos = next;
+	if (frame == NULL) {
+		win->is_large_targeted = (h->flags & REC_TARGETED) != 0;
+		return is_full ? FILL_LARGE : FILL_LAPPED;
 	}
+	win->iov[win->n] = (struct iovec){(void *)(uintptr_t)frame, h->frame_len};
+	win->is_private[win->n] = is_private;
+	win->is_targeted[win->n] = (h->flags & REC_TARGETED) != 0;
+	win->before[win->n++] = win->end;
+	win->bytes += h->frame_len;
 	return FILL_OK;
 }
 
-/* The frame at `pos`, before the cursor, as a copy of its own. NULL: no memory, or (*is_lapped) it is
- * reclaimed. */
-static struct partial *copy_large(struct worker *w, uint64_t pos, bool *is_lapped)
+static uint64_t first_of(const struct places *p)
 {
-	struct partial *p = partial_find(w, pos);
-	uint8_t *bytes;
-	struct rec h;
-	uint32_t skew;
+	if (p->pos == 0 || p->direct_pos == 0)
+		return p->pos + p->direct_pos;
+	return u64_min(p->pos, p->direct_pos);
+}
 
-	*is_lapped = p == NULL && !rec_peek(&w->ring, pos, &h);
-	if (p != NULL || *is_lapped)
-		return p;
-	skew = h.frame_off & 7u;
-	bytes = malloc((size_t)h.frame_len + skew);
-	p = partial_new(pos, 0, h.frame_len);
-	*is_lapped = bytes != NULL &&
-		     !rec_copy(&w->ring, pos, h.frame_off - skew, bytes, (size_t)h.frame_len + skew);
-	if (bytes == NULL || p == NULL || *is_lapped) {
-		free(bytes);
-		free(p);
-		return NULL;
+/* Follow the chains from where `c` stands; at most what one turn may look at and send. LAPPED, LARGE: nothing
+ * could be taken; of what LARGE is about, win->end is before it. */
+static enum fill_result fill_window(struct worker *w, const struct conn *c, struct window *win)
+{
+	win->end = (struct places){c->ext->pos, c->ext->direct_pos};
+	win->is_lost = false;
+	win->n = win->visits = 0;
+	win->bytes = win->scratch_used = win->targets = 0;
+	while (win->n < TURN_FRAMES && win->bytes < TURN_BYTES && win->visits < TURN_VISITS &&
+	       win->targets < TURN_TARGETS) {
+		uint64_t pos = first_of(&win->end);
+		enum fill_result r = FILL_LAPPED;
+		struct rec h;
+
+		if (pos == 0)
+			break;
+		win->visits++;
+		count_add(&w->count->catchup_reads, 1);
+		if (rec_peek(&w->ring, pos, &h)) {
+			switch (filter(w, c, win, pos, &h)) {
+			case FILTER_YES:
+				r = take_frame(w, win, pos, &h);
+				break;
+			case FILTER_NO:
+				r = FILL_OK;
+				break;
+			case FILTER_LAPPED:
+				break;
+			}
+		}
+		if (r != FILL_OK)
+			return win->n > 0 ? FILL_OK : r;
+		if (step_over(w, c, &win->end.pos, &win->end.direct_pos) == STEP_LOST) {
+			win->is_lost = true;
+			break;
+		}
 	}
-	partial_adopt(w, p, bytes, skew);
-	return p;
+	return FILL_OK;
 }
 
 /* A frame before the cursor that is too large for the scratch: it gets its shared copy before its first byte
  * goes out. */
 static enum behind_result begin_large(struct worker *w, struct conn *c)
 {
+	struct conn_ext *x = c->ext;
 	bool is_lapped;
-	struct partial *p = copy_large(w, c->ext->pos, &is_lapped);
+	struct partial *p = partial_large(w, next_pos(x), &is_lapped);
 
 	if (is_lapped)
 		return apply_policy(w, c) ? BEHIND_CAUGHT_UP : BEHIND_GONE;
@@ -481,10 +459,22 @@ static enum behind_result begin_large(struct worker *w, struct conn *c)
 		return BEHIND_GONE;
 	}
 	partial_enter(w, c, p);
-	enforce_memory(w);
+	partial_enforce_memory(w);
 	if (c->state != CONN_OPEN)
 		return BEHIND_GONE;
 	return behind_finish_frame(w, c);
+}
+
+/* All that was looked at is done with: go on from there. */
+static enum behind_result go_on(struct worker *w, struct conn *c, const struct window *win)
+{
+	if (win->is_lost)
+		return apply_policy(w, c) ? BEHIND_CAUGHT_UP : BEHIND_GONE;
+	set_places(w, c, win->end.pos, win->end.direct_pos);
+	if (next_pos(c->ext) != 0)
+		return BEHIND_MORE;
+	go_live(w, c);
+	return BEHIND_CAUGHT_UP;
 }
 
 /* Where the send stopped: book what is complete, claim what is half-sent. */
@@ -495,26 +485,26 @@ static enum behind_result book(struct worker *w, struct conn *c, const struct wi
 
 	while (i < win->n && sent >= win->iov[i].iov_len) {
 		sent -= win->iov[i].iov_len;
+		count_got(x, win->is_targeted[i]);
 		i++;
-		if (i < win->n) {
-			x->pos = win->pos[i];
-			x->seq++;
-		}
 	}
 	if (i == win->n)
-		return advance(w, c);
+		return go_on(w, c, win);
+	set_places(w, c, win->before[i].pos, win->before[i].direct_pos);
 	if (sent > 0) {
-		struct partial *p = win->is_private[i] ? partial_private(w, win->pos[i], win->iov[i].iov_base,
+		uint64_t pos = next_pos(x);
+		struct partial *p = win->is_private[i] ? partial_private(w, pos, win->iov[i].iov_base,
 									 (uint32_t)win->iov[i].iov_len)
-						       : partial_hold(w, win->pos[i]);
+						       : partial_hold(w, pos);
 
 		if (p == NULL) {
 			conn_drop(w, c, true, 1013);
 			return BEHIND_GONE;
 		}
 		x->off = (uint32_t)sent;
+		x->is_direct = win->is_targeted[i];
 		partial_enter(w, c, p);
-		enforce_memory(w);
+		partial_enforce_memory(w);
 		if (c->state != CONN_OPEN)
 			return BEHIND_GONE;
 	}
@@ -529,19 +519,18 @@ enum behind_result behind_run(struct worker *w, struct conn *c)
 	uint64_t frames = 0;
 	ssize_t n;
 
-	switch (fill_window(w, &win, x->pos)) {
+	switch (fill_window(w, c, &win)) {
 	case FILL_LAPPED:
 		return apply_policy(w, c) ? BEHIND_CAUGHT_UP : BEHIND_GONE;
 	case FILL_LARGE:
+		set_places(w, c, win.end.pos, win.end.direct_pos);
+		x->is_direct = win.is_large_targeted;
 		return begin_large(w, c);
 	case FILL_OK:
 		break;
 	}
-	if (win.n == 0) {
-		/* `done` is not beyond its position yet: nothing it lacks. */
-		go_live(w, c);
-		return BEHIND_CAUGHT_UP;
-	}
+	if (win.n == 0)
+		return go_on(w, c, &win); /* nothing of it is for this one */
 	msg.msg_iovlen = win.n;
 	n = sendmsg(c->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (n == -1) {
@@ -566,7 +555,7 @@ void behind_sweep(struct worker *w)
 	for (uint32_t i = w->behind.first; i != CONN_NONE; i = next) {
 		struct conn *c = conn_at(&w->conns, i);
 		struct conn_ext *x = c->ext;
-		bool is_passed = x->pos < reclaim && !x->is_skipping;
+		bool is_passed = next_pos(x) < reclaim && !x->is_skipping;
 		bool is_stalled = timeout != 0 && (uint32_t)w->now_ms - x->took >= timeout && !x->is_skipping;
 
 		next = x->behind_next;

@@ -1,5 +1,6 @@
 #include "worker/channel.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -153,12 +154,9 @@ static void destroy(struct worker *w, uint32_t index)
 {
 	struct channel_table *t = &w->channels;
 	struct channel *ch = channel_at(t, index);
-	struct counters_ns *n = &w->count->ns[w->config->namespaces[ch->ns].id];
 	uint32_t *link = bucket_of(t, ch->hash);
 
 	publish_control(w, UP_DROP, w->config->namespaces[ch->ns].id, room_of(ch));
-	if (ch->state == CHANNEL_SUBSCRIBED)
-		count_sub(&n->channels, 1);
 	while (*link != index)
 		link = &channel_at(t, *link)->next;
 	*link = ch->next;
@@ -169,6 +167,19 @@ static void destroy(struct worker *w, uint32_t index)
 	*ch = (struct channel){.next = t->free, .batch = ch->batch};
 	t->free = index;
 	t->n--;
+}
+
+static counter *count_channels(struct worker *w, const struct channel *ch)
+{
+	return &w->count->ns[w->config->namespaces[ch->ns].id].channels;
+}
+
+static void destroy_unused(struct worker *w, uint32_t index)
+{
+	const struct channel *ch = channel_at(&w->channels, index);
+
+	if (ch->n == 0 && ch->waiting == CONN_NONE && !ch->is_held)
+		destroy(w, index);
 }
 
 /* Room for one more member. */
@@ -212,24 +223,44 @@ static int add_member(struct worker *w, uint32_t index, struct conn *c)
 	if (reserve_member(ch) == -1)
 		return -1;
 	c->channel = index;
-	ch->n++;
+	if (ch->n++ == 0)
+		count_add(count_channels(w, ch), 1);
 	put(w, ch, ch->n - 1, c->index);
 	swap(w, ch, ch->n_live, ch->n - 1);
 	ch->n_live++;
 	return 0;
 }
 
-int channel_join(struct worker *w, struct conn *c, uint16_t ns_index, struct slice room)
+static uint32_t find_or_create(struct worker *w, uint16_t ns_index, struct slice room)
 {
 	uint64_t hash = rec_channel_hash(w->globals->hash_key, w->config->namespaces[ns_index].id, room);
 	uint32_t index = find(&w->channels, hash, ns_index, room);
+
+	return index != CHANNEL_NONE ? index : create(w, hash, ns_index, room);
+}
+
+uint32_t channel_hold(struct worker *w, uint16_t ns_index)
+{
+	uint32_t index = find_or_create(w, ns_index, (struct slice){0});
+
+	if (index != CHANNEL_NONE)
+		channel_at(&w->channels, index)->is_held = true;
+	return index;
+}
+
+void channel_release(struct worker *w, uint32_t index)
+{
+	channel_at(&w->channels, index)->is_held = false;
+	destroy_unused(w, index);
+}
+
+int channel_join(struct worker *w, struct conn *c, uint16_t ns_index, struct slice room)
+{
+	uint32_t index = find_or_create(w, ns_index, room);
 	struct channel *ch;
 
-	if (index == CHANNEL_NONE) {
-		index = create(w, hash, ns_index, room);
-		if (index == CHANNEL_NONE)
-			return -1;
-	}
+	if (index == CHANNEL_NONE)
+		return -1;
 	ch = channel_at(&w->channels, index);
 	c->ns = ns_index;
 	if (ch->state == CHANNEL_SUBSCRIBED)
@@ -249,7 +280,6 @@ void channel_subscribed(struct worker *w, uint32_t index)
 		return;
 	ch->state = CHANNEL_SUBSCRIBED;
 	ch->waiting = CONN_NONE;
-	count_add(&w->count->ns[w->config->namespaces[ch->ns].id].channels, 1);
 	/* All become members before the first 101 goes out: a 101 may fail and leave the channel. */
 	for (uint32_t i = next; i != CONN_NONE; i = next) {
 		struct conn *c = conn_at(&w->conns, i);
@@ -268,8 +298,12 @@ void channel_subscribed(struct worker *w, uint32_t index)
 			slot_beat(&w->slot);
 	}
 	ch = channel_at(&w->channels, index);
-	if (ch->state == CHANNEL_SUBSCRIBED && ch->n == 0)
-		destroy(w, index);
+	if (ch->state != CHANNEL_SUBSCRIBED)
+		return; /* all have left meanwhile */
+	if (ch->is_held)
+		user_subscribed(w, ch->ns);
+	else
+		destroy_unused(w, index);
 }
 
 static void remove_waiter(struct worker *w, struct channel *ch, struct conn *c)
@@ -291,7 +325,8 @@ static void remove_member(struct worker *w, struct channel *ch, struct conn *c)
 		place = ch->n_live;
 	}
 	swap(w, ch, place, ch->n - 1);
-	ch->n--;
+	if (--ch->n == 0)
+		count_sub(count_channels(w, ch), 1);
 }
 
 void channel_leave(struct worker *w, struct conn *c)
@@ -308,8 +343,7 @@ void channel_leave(struct worker *w, struct conn *c)
 		remove_member(w, ch, c);
 	c->channel = CHANNEL_NONE;
 	c->member = CONN_NONE;
-	if (ch->n == 0 && ch->waiting == CONN_NONE)
-		destroy(w, index);
+	destroy_unused(w, index);
 }
 
 void channel_set_live(struct worker *w, struct conn *c, bool is_live)
@@ -323,4 +357,14 @@ void channel_set_live(struct worker *w, struct conn *c, bool is_live)
 		ch->n_live--;
 		swap(w, ch, c->member, ch->n_live);
 	}
+}
+
+const char *channel_log_name(const struct worker *w, uint32_t index, struct log_quoted *dst)
+{
+	const struct channel *ch = channel_at(&w->channels, index);
+	char name[CFG_NAME_MAX + 1 + CFG_ROOM_MAX + 1];
+	int len = snprintf(name, sizeof(name), "%s%s%.*s", w->config->namespaces[ch->ns].name,
+			   ch->room_len > 0 ? ":" : "", (int)ch->room_len, ch->room_len > 0 ? ch->room : "");
+
+	return log_quote(dst, name, u64_min((uint64_t)len, sizeof(name) - 1));
 }

@@ -8,6 +8,8 @@
  * here. The master counted the interest before it sent REC_SUBSCRIBED and drops it when it has read UP_DROP:
  * whatever concerns a member is protected (slot.h).
  *
+ * A namespace's own channel (room "") may be held: then it stays, and is subscribed to, without members.
+ *
  * Members are connection indices in one packed array: live ones first, then those that are behind, so that a
  * fan-out touches only sockets that can be sent to. A single member needs no array.
  *
@@ -17,6 +19,7 @@
 #define RC_CHANNEL_H
 
 #include "common/config.h"
+#include "common/log.h"
 
 struct worker;
 struct conn;
@@ -27,13 +30,15 @@ enum channel_state { CHANNEL_FREE, CHANNEL_PENDING, CHANNEL_SUBSCRIBED };
 
 struct channel {
 	uint64_t hash;
-	uint64_t last;     /* position of the newest record seen; 0 = none */
-	uint64_t last_seq; /* its sequence number */
+	uint64_t last;       /* position of the newest record seen; 0 = none */
+	uint64_t last_plain; /* of the newest one that is not targeted */
+	uint64_t n_plain;    /* how many of these were seen */
 	union {
 		uint32_t one;   /* cap == 0 */
 		uint32_t *many; /* cap > 0 */
 	} members;
 	uint32_t n, n_live, cap;
+	uint32_t n_idle;  /* members that are behind, but with nothing of this channel (behind.h) */
 	uint32_t next;    /* in its hash bucket, or in the free list */
 	uint32_t waiting; /* PENDING: first JOINING connection (linked by conn.member); CONN_NONE */
 	uint32_t batch;   /* fanout.c: its place in the batch under way, or CHANNEL_NONE */
@@ -41,6 +46,7 @@ struct channel {
 	uint16_t ns;      /* index in config->namespaces */
 	uint8_t room_len;
 	uint8_t state;
+	bool is_held; /* kept without members: targeted records travel in it (user.h) */
 };
 
 #define CHANNEL_SEGMENT_BITS 8u
@@ -79,8 +85,16 @@ int channel_join(struct worker *w, struct conn *c, uint16_t ns_index, struct sli
 /* REC_SUBSCRIBED: all waiters become members; join_done() of input.c runs for each. */
 void channel_subscribed(struct worker *w, uint32_t index);
 
+/* Hold the namespace's own channel, made if there is none. Returns its index, or CHANNEL_NONE: no memory. One
+ * holder: when it is subscribed user_subscribed() runs, behind the members that waited for it. */
+uint32_t channel_hold(struct worker *w, uint16_t ns_index) MUST_CHECK;
+void channel_release(struct worker *w, uint32_t index);
+
 /* `c` leaves, as a member or as a waiter. Nothing if it is neither. */
 void channel_leave(struct worker *w, struct conn *c);
+
+/* "ns:room", or "ns" for the namespace's own channel, as a value for a log line. Returns dst->s. */
+const char *channel_log_name(const struct worker *w, uint32_t index, struct log_quoted *dst);
 
 /* Move a member between the live part and the rest. */
 void channel_set_live(struct worker *w, struct conn *c, bool is_live);

@@ -203,7 +203,7 @@ static const struct cfg_namespace *ns_of(const struct worker *w, const struct co
 	return &w->config->namespaces[c->ns];
 }
 
-static struct counters_ns *ns_count(struct worker *w, const struct conn *c)
+static struct counters_ns *ns_count(const struct worker *w, const struct conn *c)
 {
 	return &w->count->ns[ns_of(w, c)->id];
 }
@@ -255,6 +255,45 @@ void conn_heard(struct worker *w, struct conn *c)
 		set_open_timer(w, c);
 }
 
+/* Who is known is of interest to an operator; anonymous ones only to who looks for an error. */
+static enum log_level traffic_level(const struct user *u)
+{
+	return u != NULL ? LOG_INFO : LOG_DEBUG;
+}
+
+static void log_coming(const struct worker *w, const struct conn *c)
+{
+	const struct user *u = user_of(w, c);
+	struct log_quoted channel, user;
+	char id[CONN_ID_SIZE];
+
+	if (!log_on(traffic_level(u)))
+		return;
+	conn_id(w, c, id);
+	log_event(traffic_level(u), "open",
+		  "channel=%s conn=%s user=%s total=%" PRIu64 " msg=\"WebSocket connected\"",
+		  channel_log_name(w, c->channel, &channel), id,
+		  u == NULL ? "" : log_quote(&user, u->id, u->id_len),
+		  count_get(&ns_count(w, c)->connections));
+}
+
+/* It is counted as gone, but still in its channel. */
+static void log_going(const struct worker *w, const struct conn *c, uint16_t code)
+{
+	const struct user *u = user_of(w, c);
+	struct log_quoted channel, user;
+	char id[CONN_ID_SIZE];
+
+	if (!log_on(traffic_level(u)))
+		return;
+	conn_id(w, c, id);
+	log_event(traffic_level(u), "close",
+		  "channel=%s conn=%s user=%s code=%u total=%" PRIu64 " msg=\"WebSocket disconnected\"",
+		  channel_log_name(w, c->channel, &channel), id,
+		  u == NULL ? "" : log_quote(&user, u->id, u->id_len), code,
+		  count_get(&ns_count(w, c)->connections));
+}
+
 void conn_opened(struct worker *w, struct conn *c)
 {
 	const struct cfg_limits *l = &w->config->limits;
@@ -279,17 +318,7 @@ void conn_opened(struct worker *w, struct conn *c)
 	if (c->session != SESSION_NONE)
 		rules_opened(w, c);
 	set_open_timer(w, c);
-	if (log_on(LOG_DEBUG)) {
-		const struct channel *ch = channel_at(&w->channels, c->channel);
-		struct log_quoted q;
-		char id[CONN_ID_SIZE];
-
-		conn_id(w, c, id);
-		log_event(LOG_DEBUG, "open",
-			  "ns=%s room=%s conn=%s total=%" PRIu64 " msg=\"WebSocket connected\"",
-			  ns_of(w, c)->name, log_quote(&q, ch->room, ch->room_len), id,
-			  count_get(&n->connections));
-	}
+	log_coming(w, c);
 }
 
 /* OPEN is over: out of the channel, out of the counts. */
@@ -299,19 +328,13 @@ static void leave_service(struct worker *w, struct conn *c, uint16_t code, bool 
 	count_set(&w->count->connections, w->conns.n_open);
 	count_sub(&ns_count(w, c)->connections, 1);
 	count_add(&w->count->closed[count_closed_index(code)], 1);
+	log_going(w, c, code);
 	behind_leave(w, c, keep_frame);
+	user_leave(w, c);
 	channel_leave(w, c);
 	publish_forget(w, c);
 	publish_abandon(w, conn_tag(c));
 	c->in_flight = 0;
-	if (log_on(LOG_DEBUG)) {
-		char id[CONN_ID_SIZE];
-
-		conn_id(w, c, id);
-		log_event(LOG_DEBUG, "close",
-			  "ns=%s conn=%s code=%u total=%" PRIu64 " msg=\"WebSocket disconnected\"",
-			  ns_of(w, c)->name, id, code, count_get(&ns_count(w, c)->connections));
-	}
 }
 
 /* HANDSHAKE, AUTHORIZING or JOINING is over: whatever it waited for does not find it any more. */

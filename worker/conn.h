@@ -5,8 +5,8 @@
  *
  *            accept           upgrade read            allowed          SUBSCRIBED
  *      FREE --------> HANDSHAKE ----------> AUTHORIZING -------> JOINING ------------> OPEN
- *        ^                | refused, 408        | refused           | peer gone         | Close from the peer,
- *        |                v                     v                   v                   v or one of ours
+ *        ^                | refused, 408        | refused           | peer gone         | Close from the
+ * peer, |                v                     v                   v                   v or one of ours
  *        +----------------+<--------------------+<------------------+<---------------- CLOSING
  *
  *   HANDSHAKE    bounded by handshake_timeout (from accept, no byte resets it)
@@ -55,19 +55,19 @@ enum conn_flag {
 
 struct conn {
 	int32_t fd;
-	uint32_t gen;   /* grows at each re-use of the index: stale events and tags are recognised */
-	uint32_t index; /* its own; with gen unique in this worker process */
+	uint32_t gen;     /* grows at each re-use of the index: stale events and tags are recognised */
+	uint32_t index;   /* its own; with gen unique in this worker process */
 	uint32_t session; /* session.h: index; SESSION_NONE if it has none */
 	struct conn_ext *ext;
 	uint32_t channel; /* index; CONN_NONE if none */
 	uint32_t member;  /* OPEN: place in the channel's member array; JOINING: next in its waiting list;
 			     FREE: next free */
 	struct wheel_link timer;
-	uint32_t last_in;   /* ms of the worker's clock (low 32 bits) at the last byte from the peer */
-	uint32_t ping_due;  /* OPEN: the same clock: when a ping is due; CONN_PINGED: when the answer is
-			       overdue */
-	uint16_t ns;        /* index in config->namespaces */
-	uint16_t in_flight; /* own publications not seen in the ring yet */
+	uint32_t last_in;    /* ms of the worker's clock (low 32 bits) at the last byte from the peer */
+	uint32_t ping_due;   /* OPEN: the same clock: when a ping is due; CONN_PINGED: when the answer is
+				overdue */
+	uint16_t ns;         /* index in config->namespaces */
+	uint16_t in_flight;  /* own publications not seen in the ring yet */
 	uint16_t flags;      /* enum conn_flag */
 	uint16_t close_code; /* what our Close says or said */
 	uint8_t state;
@@ -86,10 +86,17 @@ struct conn_ext {
 	struct buf out;           /* control frames and replies not yet taken */
 	size_t out_off;
 
-	/* CONN_BEHIND: the first record not completely sent, and how many bytes of its frame are. */
-	uint64_t pos;
-	uint64_t seq; /* of that record */
+	/* CONN_BEHIND (behind.h): the next record of its channel, and of the namespace's own channel if that
+	 * is another one (0: there is none); the first of the two is sent first, of its frame `off` bytes
+	 * are. */
+	uint64_t pos, direct_pos;
+	uint64_t
+		direct_last; /* the newest targeted record that it waits for; behind that nothing is for it */
+	uint64_t seq; /* of its channel's records that are not targeted, the number of the first that it lacks
+		       */
+	uint32_t owed; /* targeted records that it waits for */
 	uint32_t off;
+	bool is_direct;          /* the frame that was begun is a targeted record's */
 	uint32_t took;           /* ms when the socket last took a byte */
 	bool is_skipping;        /* slow = skip: after the frame under way it goes on at the newest */
 	struct partial *partial; /* shared copy of, or claim on, the half-sent frame (off > 0) */

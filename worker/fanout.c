@@ -1,12 +1,16 @@
 #include "worker/fanout.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "worker/input.h"
+#include "worker/matched.h"
 #include "worker/worker.h"
 
 #define BEAT_EVERY 64 /* sends between heartbeats */
@@ -21,7 +25,25 @@ int fanout_init(struct worker *w, uint64_t start)
 	f->channels = malloc(FANOUT_RECORDS * sizeof(*f->channels));
 	f->own = malloc(FANOUT_RECORDS * sizeof(*f->own));
 	f->gather = malloc(FANOUT_GATHER);
-	return f->records == NULL || f->channels == NULL || f->own == NULL || f->gather == NULL ? -1 : 0;
+	if (f->records == NULL || f->channels == NULL || f->own == NULL || f->gather == NULL)
+		return -1;
+	return fanout_reserve(w, 0);
+}
+
+int fanout_reserve(struct worker *w, uint32_t n)
+{
+	struct fanout *f = &w->fanout;
+	uint32_t cap = FANOUT_DIRECT + n + n / 2;
+	struct fanout_direct *direct;
+
+	if (f->direct_cap >= FANOUT_DIRECT + n)
+		return 0;
+	direct = realloc(f->direct, cap * sizeof(*direct));
+	if (direct == NULL)
+		return -1;
+	f->direct = direct;
+	f->direct_cap = cap;
+	return 0;
 }
 
 void fanout_free(struct fanout *f)
@@ -29,6 +51,7 @@ void fanout_free(struct fanout *f)
 	free(f->records);
 	free(f->channels);
 	free(f->own);
+	free(f->direct);
 	free(f->gather);
 }
 
@@ -59,7 +82,8 @@ void fanout_publish_cursor(struct worker *w)
 
 /* ---------------------------------------------------------------- sending */
 
-/* The frames that one send carries: records of one channel, in order. */
+/* The frames that one send carries, in order: records of one channel, or all that a marked connection gets.
+ */
 struct group {
 	const struct fanout_record *rec[FANOUT_RECORDS];
 	uint32_t n;
@@ -68,8 +92,7 @@ struct group {
 };
 
 /* `sent` bytes of the group went out: in which record does it stop, how far in? */
-static const struct fanout_record *locate(const struct group *g, size_t sent, uint32_t *off,
-					  uint32_t *complete)
+static uint32_t locate(const struct group *g, size_t sent, uint32_t *off)
 {
 	uint32_t i = 0;
 
@@ -78,36 +101,46 @@ static const struct fanout_record *locate(const struct group *g, size_t sent, ui
 		i++;
 	}
 	*off = (uint32_t)sent;
-	*complete = i;
-	return i < g->n ? g->rec[i] : NULL;
+	return i;
 }
 
-/* The send was short, refused, or the member had something else to send first. */
+/* What a send returned that was not everything: how many bytes went out? False: the connection is gone. */
+static bool how_far(struct worker *w, struct conn *c, ssize_t sent, size_t *bytes)
+{
+	if (sent == -1 && errno != EAGAIN && errno != EINTR && errno != ENOBUFS) {
+		conn_drop(w, c, false, 1006);
+		return false;
+	}
+	*bytes = sent == -1 ? 0 : (size_t)sent;
+	return true;
+}
+
+/* The send was short, refused, or the member had something else to send first. Returns how many frames are
+ * complete. */
 static uint32_t send_stopped(struct worker *w, struct conn *c, const struct group *g, ssize_t sent)
 {
-	const struct fanout_record *r;
-	uint32_t off, complete;
+	struct behind_start at = {0};
+	uint32_t complete;
+	size_t bytes;
 
-	if (sent == -1) {
-		if (errno != EAGAIN && errno != EINTR && errno != ENOBUFS) {
-			conn_drop(w, c, false, 1006);
-			return 0;
-		}
-		sent = 0;
-	}
-	r = locate(g, (size_t)sent, &off, &complete);
-	behind_begin(w, c, r->pos, r->seq, off);
+	if (!how_far(w, c, sent, &bytes))
+		return 0;
+	complete = locate(g, bytes, &at.off);
+	at.pos = g->rec[complete]->pos;
+	at.seq = g->rec[complete]->seq;
+	behind_begin(w, c, &at);
 	return complete;
 }
 
-/* One group to every live member. Downwards, because a member that stops being live swaps places with the
- * last live one, which has had its turn. */
-static void send_group(struct worker *w, uint32_t channel, const struct group *g)
+/* One group to every live member; returns how many had their turn before because they are marked. Downwards,
+ * because a member that stops being live swaps places with the last live one, which has had its turn. */
+static uint32_t send_group(struct worker *w, uint32_t channel, const struct group *g)
 {
 	const uint32_t *m = channel_members(channel_at(&w->channels, channel));
 	struct counters_ns *n =
 		&w->count->ns[w->config->namespaces[channel_at(&w->channels, channel)->ns].id];
 	uint64_t deliveries = 0, bytes = 0, sends = 0;
+	uint32_t passed = 0;
 
 	for (uint32_t i = channel_at(&w->channels, channel)->n_live; i-- > 0;) {
 		struct conn *c = conn_at(&w->conns, m[i]);
@@ -115,12 +148,14 @@ static void send_group(struct worker *w, uint32_t channel, const struct group *g
 
 		if (i >= PREFETCH)
 			__builtin_prefetch(conn_at(&w->conns, m[i - PREFETCH]));
-		if (likely((c->flags & CONN_BLOCKED) == 0)) {
+		if (likely((c->flags & (CONN_BLOCKED | CONN_MATCHED)) == 0)) {
 			sent = send(c->fd, g->bytes, g->len, MSG_DONTWAIT | MSG_NOSIGNAL);
 			sends++;
 		}
 		if (likely(sent == (ssize_t)g->len))
 			deliveries += g->n;
+		else if (c->flags & CONN_MATCHED)
+			passed++;
 		else
 			deliveries += send_stopped(w, c, g, sent);
 		if (sent > 0)
@@ -137,6 +172,7 @@ static void send_group(struct worker *w, uint32_t channel, const struct group *g
 	count_add(&w->count->sends, sends);
 	count_add(&n->deliveries, deliveries);
 	count_add(&n->bytes_out, bytes);
+	return passed;
 }
 
 static void count_delay(struct worker *w, const struct group *g, uint32_t members)
@@ -158,7 +194,7 @@ static void send_channel(struct worker *w, const struct fanout_channel *fc)
 
 	while (i != FANOUT_END) {
 		const struct fanout_record *r = &f->records[i];
-		uint32_t members = channel_at(&w->channels, fc->channel)->n_live;
+		uint32_t members = channel_at(&w->channels, fc->channel)->n_live, passed;
 
 		g.rec[0] = r;
 		g.n = 1;
@@ -178,8 +214,142 @@ static void send_channel(struct worker *w, const struct fanout_channel *fc)
 		}
 		if (members == 0)
 			return; /* gone meanwhile, or all behind: they follow the chain */
-		send_group(w, fc->channel, &g);
-		count_delay(w, &g, members);
+		passed = send_group(w, fc->channel, &g);
+		if (members > passed)
+			count_delay(w, &g, members - passed);
+	}
+}
+
+/* ---------------------------------------------------------------- sending to those that are marked */
+
+/* What the batch has for `c`: its links, newest first, and its channel's records, oldest first, merged.
+ * Places in the batch grow with positions. */
+static void collect(const struct worker *w, const struct conn *c, struct group *g)
+{
+	static uint32_t direct[FANOUT_RECORDS];
+	const struct fanout *f = &w->fanout;
+	const struct channel *ch = channel_at(&w->channels, c->channel);
+	uint32_t plain = ch->batch == CHANNEL_NONE ? FANOUT_END : f->channels[ch->batch].first, n = 0;
+
+	for (uint32_t i = session_of(w, c)->direct; i != FANOUT_END; i = f->direct[i].before)
+		direct[n++] = f->direct[i].record;
+	g->n = 0;
+	g->len = 0;
+	while (n > 0 || plain != FANOUT_END) {
+		const struct fanout_record *r;
+
+		if (n > 0 && direct[n - 1] < plain) {
+			r = &f->records[direct[--n]];
+		} else {
+			r = &f->records[plain];
+			plain = r->next;
+		}
+		g->rec[g->n++] = r;
+		g->len += r->frame_len;
+	}
+}
+
+static ssize_t send_records(const struct conn *c, const struct group *g)
+{
+	static struct iovec iov[FANOUT_RECORDS];
+	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = g->n};
+
+	_Static_assert(FANOUT_RECORDS <= IOV_MAX, "one call takes a batch");
+	for (uint32_t i = 0; i < g->n; i++)
+		iov[i] = (struct iovec){(void *)(uintptr_t)g->rec[i]->frame, g->rec[i]->frame_len};
+	return sendmsg(c->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* send_stopped(), for one of these: it may be behind in its channel's chain, in the namespace's, or in both.
+ */
+static uint32_t merged_stopped(struct worker *w, struct conn *c, const struct group *g, ssize_t sent)
+{
+	const struct channel *ch = channel_at(&w->channels, c->channel);
+	struct behind_start at = {.seq = ch->n_plain + 1};
+	uint32_t complete;
+	size_t bytes;
+
+	if (!how_far(w, c, sent, &bytes))
+		return 0;
+	complete = locate(g, bytes, &at.off);
+	at.is_direct = g->rec[complete]->is_targeted;
+	for (uint32_t i = g->n; i-- > complete;) {
+		const struct fanout_record *r = g->rec[i];
+
+		if (!r->is_targeted) {
+			at.seq = r->seq;
+		} else {
+			at.owed++;
+			at.direct_last = u64_max(at.direct_last, r->pos);
+		}
+		if (r->channel == c->channel)
+			at.pos = r->pos;
+		else
+			at.direct_pos = r->pos;
+	}
+	behind_begin(w, c, &at);
+	return complete;
+}
+
+static void send_merged(struct worker *w, struct conn *c)
+{
+	static struct group g;
+	struct counters_ns *n = &w->count->ns[w->config->namespaces[c->ns].id];
+	ssize_t sent = 0;
+
+	collect(w, c, &g);
+	if ((c->flags & CONN_BLOCKED) == 0) {
+		sent = send_records(c, &g);
+		count_add(&w->count->sends, 1);
+	}
+	if (sent > 0)
+		count_add(&n->bytes_out, (uint64_t)sent);
+	if (sent != (ssize_t)g.len)
+		g.n = merged_stopped(w, c, &g, sent);
+	count_add(&n->deliveries, g.n);
+	if (g.n > 0)
+		count_delay(w, &g, 1);
+}
+
+/* Each once: at its first link, which nothing is before. */
+static void send_direct(struct worker *w)
+{
+	struct fanout *f = &w->fanout;
+
+	for (uint32_t i = 0; i < f->n_direct; i++) {
+		struct conn *c = conn_at(&w->conns, f->direct[i].conn);
+
+		/* It may have been dropped since it was marked: another one's policy reset it. */
+		if (f->direct[i].before == FANOUT_END && c->state == CONN_OPEN)
+			send_merged(w, c);
+		if (++f->unbeaten >= BEAT_EVERY) {
+			f->unbeaten = 0;
+			slot_beat(&w->slot);
+		}
+	}
+}
+
+static void unmark(struct worker *w)
+{
+	struct fanout *f = &w->fanout;
+
+	for (uint32_t i = 0; i < f->n_direct; i++)
+		conn_at(&w->conns, f->direct[i].conn)->flags &= (uint16_t)~CONN_MATCHED;
+	f->n_direct = 0;
+}
+
+static void log_batch(const struct worker *w)
+{
+	const struct fanout *f = &w->fanout;
+	struct log_quoted q;
+
+	for (uint32_t i = 0; i < f->n_records; i++) {
+		const struct fanout_record *r = &f->records[i];
+
+		if (r->members > 0)
+			log_event(LOG_DEBUG, "sent",
+				  "channel=%s total=%u msg=\"Sent to %u local connections\"",
+				  channel_log_name(w, r->channel, &q), r->members, r->members);
 	}
 }
 
@@ -187,10 +357,14 @@ static void send_batch(struct worker *w)
 {
 	struct fanout *f = &w->fanout;
 
+	if (log_on(LOG_DEBUG))
+		log_batch(w);
+	send_direct(w);
 	for (uint32_t i = 0; i < f->n_channels; i++) {
 		channel_at(&w->channels, f->channels[i].channel)->batch = CHANNEL_NONE;
 		send_channel(w, &f->channels[i]);
 	}
+	unmark(w);
 	f->n_records = 0;
 	f->n_channels = 0;
 	f->bytes = 0;
@@ -208,38 +382,101 @@ static struct fanout_channel *batch_channel(struct fanout *f, struct channel *ch
 	return &f->channels[ch->batch];
 }
 
-static void take_publication(struct worker *w, uint64_t pos, const struct rec *h)
+/* The batch's next record; it counts when n_records grows. */
+static struct fanout_record *fill_record(struct worker *w, uint64_t pos, const struct rec *h,
+					 uint32_t channel)
 {
-	struct fanout *f = &w->fanout;
-	const uint8_t *at = ring_at(&w->ring, pos);
-	uint32_t index = channel_find(w, h->hash, h->ns, rec_room(h, at));
-	struct fanout_channel *fc;
-	struct channel *ch;
+	struct fanout_record *r = &w->fanout.records[w->fanout.n_records];
 
-	if (h->slot == w->boot->slot && h->incarnation == w->boot->incarnation)
-		f->own[f->n_own++] = (uint32_t)h->arg[0];
-	if (index == CHANNEL_NONE)
-		return;
-	ch = channel_at(&w->channels, index);
-	if (ch->state != CHANNEL_SUBSCRIBED)
-		return;
-	ch->last = pos;
-	ch->last_seq = h->seq;
+	*r = (struct fanout_record){.pos = pos,
+				    .seq = channel_at(&w->channels, channel)->n_plain,
+				    .time_ns = h->time_ns,
+				    .frame = ring_at(&w->ring, pos) + h->frame_off,
+				    .frame_len = h->frame_len,
+				    .next = FANOUT_END,
+				    .channel = channel,
+				    .is_targeted = (h->flags & REC_TARGETED) != 0};
+	return r;
+}
+
+/* For all members. */
+static void take_plain(struct worker *w, uint64_t pos, const struct rec *h, uint32_t index)
+{
+	struct channel *ch = channel_at(&w->channels, index);
+	struct fanout *f = &w->fanout;
+	struct fanout_channel *fc;
+
+	ch->n_plain++;
+	ch->last_plain = pos;
+	if (ch->n_idle > 0)
+		behind_arrived(w, ch, pos);
+	matched_members(w, ch);
 	if (ch->n_live == 0)
 		return;
 	fc = batch_channel(f, ch, index);
-	f->records[f->n_records] = (struct fanout_record){.pos = pos,
-							  .seq = h->seq,
-							  .time_ns = h->time_ns,
-							  .frame = at + h->frame_off,
-							  .frame_len = h->frame_len,
-							  .next = FANOUT_END};
+	fill_record(w, pos, h, index)->members = ch->n_live;
 	if (fc->first == FANOUT_END)
 		fc->first = f->n_records;
 	else
 		f->records[fc->last].next = f->n_records;
 	fc->last = f->n_records++;
 	f->bytes += h->frame_len;
+}
+
+/* One of the users that a record is for. */
+static void take_match(struct worker *w, struct user *u, void *arg)
+{
+	struct fanout_record *r = arg;
+	struct fanout *f = &w->fanout;
+
+	for (uint32_t i = 0; i < u->n; i++) {
+		struct conn *c = conn_at(&w->conns, user_sockets(u)[i]);
+		struct session *s = session_of(w, c);
+
+		if (c->flags & CONN_BEHIND) {
+			behind_owe(w, c, r->pos);
+			continue;
+		}
+		if ((c->flags & CONN_MATCHED) == 0) {
+			c->flags |= CONN_MATCHED;
+			s->direct = FANOUT_END;
+		}
+		f->direct[f->n_direct] = (struct fanout_direct){c->index, f->n_records, s->direct};
+		s->direct = f->n_direct++;
+		r->members++;
+	}
+	matched_user(w, u);
+}
+
+static void take_targeted(struct worker *w, uint64_t pos, const struct rec *h, uint32_t index)
+{
+	struct fanout *f = &w->fanout;
+	struct fanout_record *r = fill_record(w, pos, h, index);
+
+	user_match(w, channel_at(&w->channels, index)->ns, rec_targets(h, ring_at(&w->ring, pos)), pos,
+		   take_match, r);
+	if (r->members == 0)
+		return;
+	f->n_records++;
+	f->bytes += h->frame_len;
+}
+
+static void take_publication(struct worker *w, uint64_t pos, const struct rec *h)
+{
+	struct fanout *f = &w->fanout;
+	uint32_t index = channel_find(w, h->hash, h->ns, rec_room(h, ring_at(&w->ring, pos)));
+
+	if (h->slot == w->boot->slot && h->incarnation == w->boot->incarnation)
+		f->own[f->n_own++] = (uint32_t)h->arg[0];
+	matched_begin(h->arg[1] != 0);
+	if (index != CHANNEL_NONE && channel_at(&w->channels, index)->state == CHANNEL_SUBSCRIBED) {
+		channel_at(&w->channels, index)->last = pos;
+		if (h->flags & REC_TARGETED)
+			take_targeted(w, pos, h, index);
+		else
+			take_plain(w, pos, h, index);
+	}
+	matched_tell(w, h->arg[1]);
 }
 
 /* Own publications that came back: after the batch is sent, since a Close may be answered now. */
@@ -269,7 +506,9 @@ static uint64_t read_batch(struct worker *w, uint64_t pos, struct rec *h, bool *
 	uint64_t head = ring_head(&w->ring); /* C1, pairs with R4 */
 
 	*control = false;
-	for (uint32_t n = 0; pos < head && n < FANOUT_RECORDS && f->bytes < FANOUT_BYTES; n++) {
+	for (uint32_t n = 0;
+	     pos < head && n < FANOUT_RECORDS && f->bytes < FANOUT_BYTES && f->n_direct < FANOUT_DIRECT;
+	     n++) {
 		if (!rec_peek(&w->ring, pos, h)) {
 			/* Reclaimed under our eyes: none of it concerned us, so skip_to is beyond it. */
 			pos = slot_skip_to(&w->slot);

@@ -1,5 +1,6 @@
-/* session.h - what a connection has beyond its plain record: who it is, how it behaves. Only connections of namespaces that
- * ask for it have one (session_is_needed): with auth, user_query, rules, idle, rates, or a limit by user or address.
+/* session.h - what a connection has beyond its plain record: who it is, how it behaves. Only connections of
+ * namespaces that ask for it have one (session_is_needed): with auth, user_query, rules, idle, rates, or a
+ * limit by user or address.
  *
  * Made when the handshake has proved good, freed with the connection. Slab segments; named by 32-bit indices
  * (struct conn.session); pointers are valid until it is freed. Worker; one thread.
@@ -30,19 +31,20 @@ struct session {
 	uint32_t conn;  /* index; in a free one the next free */
 	uint32_t user;  /* user.h: index; USER_NONE: anonymous, or not a member yet */
 	uint32_t place; /* in the user's list of sockets */
+	uint8_t claim;  /* user.c: enum user_claim */
 
-	struct identity *who; /* NULL: anonymous. Its frames are gone once they are sent */
+	struct identity *who;         /* NULL: anonymous. Its frames are gone once they are sent */
 	struct auth_request *request; /* auth.c: what the hook is asked again with; NULL: never */
-	uint32_t recheck_due; /* ms of the worker's clock, low 32 bits; meaningful with has_recheck */
+	uint32_t recheck_due;         /* ms of the worker's clock, low 32 bits; meaningful with has_recheck */
 	bool has_recheck, has_expiry, is_rechecking;
 
 	bool has_address, counts_user, counts_address; /* counts_*: the master counts it (UP_ADMIT) */
-	uint8_t address[16]; /* of the client, IPv4 mapped */
+	uint8_t address[16];                           /* of the client, IPv4 mapped */
 
 	uint32_t heard;    /* ms: the last message of the client (idle.after) */
 	uint32_t idle_due; /* ms: when the idle frame is due */
 	uint16_t bad_frames;
-	uint8_t forwards;  /* hook requests under way for its messages */
+	uint8_t forwards; /* hook requests under way for its messages */
 	struct bucket rate;
 	uint32_t held_since; /* ms: not read since then for its rate; meaningful with is_held */
 	bool is_held;

@@ -212,8 +212,9 @@ static int init_parts(struct worker *w)
 	w->starving_head = w->starving_tail = CONN_NONE;
 	session_table_init(&w->sessions);
 	ask_init(&w->asks);
+	w->users = user_table_new();
 	w->ws_pool = ws_pool_new(WS_POOL_IDLE, w->ws_memory);
-	if (w->ws_pool == NULL || conn_table_init(w, max_connections(w)) == -1 ||
+	if (w->users == NULL || w->ws_pool == NULL || conn_table_init(w, max_connections(w)) == -1 ||
 	    channel_table_init(&w->channels) == -1 || fanout_init(w, w->boot->start) == -1 ||
 	    behind_init(w) == -1 || auth_start(w) == -1 || rules_start(w) == -1)
 		return -1;
@@ -284,6 +285,7 @@ void worker_free(struct worker *w)
 	conn_table_free(&w->conns);
 	channel_table_free(&w->channels);
 	session_table_free(&w->sessions);
+	user_table_free(w->users);
 	fanout_free(&w->fanout);
 	behind_free(&w->behind);
 	rules_stop(w);

@@ -6,12 +6,14 @@
  *    output.c     what goes to one socket outside the ring: pongs, Close, small replies
  *    auth*.c      who may connect: hooks, tokens
  *    session.c    what a connection has beyond its plain record
- *    user.c       users, their sockets and groups
+ *    user*.c      users, their sockets and groups
  *    rules*.c     clients' messages to actions; greeting, idle frame
  *    rate.c       how fast clients may send
  *    channel.c    the channel table, members, interest told to the master
  *    fanout.c     ring records to live members; the cursor
  *    behind.c     members that could not take everything: catch-up, slow-client policy
+ *    partial.c    frames that somebody has got a piece of
+ *    matched.c    how many a publication reaches here, for publishers that ask
  *    publish.c    publications and interest up the uplinks
  *    control.c    control records down from the master
  *    ask.c        questions to the master, and its answers

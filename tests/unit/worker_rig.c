@@ -18,6 +18,7 @@
 #include "common/log.h"
 #include "common/wsframe.h"
 #include "shm/seg.h"
+#include "worker/user_int.h"
 
 #define HASH_KEY 0x1234u
 #define NS_ID(i) ((uint16_t)((i) + 3))
@@ -243,12 +244,13 @@ bool rig_has_space(const struct rig *r, size_t room_len, size_t payload_len)
 	return ring_space(&r->ring, gate_of(r)) >= rec_size(room_len, payload_len);
 }
 
-static uint64_t commit(struct rig *r, struct rec *h, struct slice room, struct slice payload, uint64_t prev)
+static uint64_t commit_targeted(struct rig *r, struct rec *h, struct slice room, struct slice targets,
+				struct slice payload, uint64_t prev)
 {
 	uint64_t gate = gate_of(r), pos;
 
-	assert_true(ring_space(&r->ring, gate) >= rec_size(room.len, payload.len));
-	pos = rec_commit(&r->ring, gate, h, room, payload, prev);
+	assert_true(ring_space(&r->ring, gate) >= rec_size_targeted(room.len, targets.len, payload.len));
+	pos = rec_commit_targeted(&r->ring, gate, h, room, targets, payload, prev);
 	slot_fence();
 	if (slot_take_sleeping(&r->slot)) {
 		uint64_t one = 1;
@@ -256,6 +258,11 @@ static uint64_t commit(struct rig *r, struct rec *h, struct slice room, struct s
 		assert_int_equal(write(r->fds[2], &one, sizeof(one)), sizeof(one));
 	}
 	return pos;
+}
+
+static uint64_t commit(struct rig *r, struct rec *h, struct slice room, struct slice payload, uint64_t prev)
+{
+	return commit_targeted(r, h, room, (struct slice){0}, payload, prev);
 }
 
 static uint64_t publish_tagged(struct rig *r, struct rig_channel *ch, uint8_t opcode, const void *p,
@@ -284,6 +291,82 @@ uint64_t rig_publish(struct rig *r, struct rig_channel *ch, const void *p, size_
 uint64_t rig_publish_binary(struct rig *r, struct rig_channel *ch, const void *p, size_t len)
 {
 	return publish_tagged(r, ch, WS_BINARY, p, len, 0);
+}
+
+/* Entries of one kind, by hash. */
+struct target {
+	uint64_t hash;
+	const char *id;
+};
+
+static int by_hash(const void *a, const void *b)
+{
+	uint64_t x = ((const struct target *)a)->hash, y = ((const struct target *)b)->hash;
+
+	return x < y ? -1 : x > y;
+}
+
+static void put_targets(struct buf *out, uint16_t kind, uint16_t ns, const char *const *ids)
+{
+	struct target *list;
+	size_t n = 0;
+
+	while (ids != NULL && ids[n] != NULL)
+		n++;
+	list = calloc(n + 1, sizeof(*list));
+	assert_non_null(list);
+	for (size_t i = 0; i < n; i++) {
+		struct slice id = {ids[i], strlen(ids[i])};
+
+		list[i].id = ids[i];
+		list[i].hash = kind == REC_TARGET_USER ? rec_user_hash(HASH_KEY, ns, id)
+						       : rec_group_hash(HASH_KEY, id);
+	}
+	qsort(list, n, sizeof(*list), by_hash);
+	for (size_t i = 0; i < n; i++) {
+		uint16_t len = (uint16_t)strlen(list[i].id);
+		size_t size = rec_target_size(len);
+
+		assert_int_equal(buf_reserve(out, size), 0);
+		memset(out->p + out->len, 0, size);
+		memcpy(out->p + out->len, &list[i].hash, 8);
+		memcpy(out->p + out->len + 8, &kind, 2);
+		memcpy(out->p + out->len + 10, &len, 2);
+		memcpy(out->p + out->len + 12, list[i].id, len);
+		out->len += size;
+	}
+	free(list);
+}
+
+void rig_targets(struct rig *r, unsigned ns, const char *const *users, const char *const *groups,
+		 struct buf *out)
+{
+	(void)r;
+	put_targets(out, REC_TARGET_USER, NS_ID(ns), users);
+	put_targets(out, REC_TARGET_GROUP, NS_ID(ns), groups);
+}
+
+uint64_t rig_publish_to(struct rig *r, unsigned ns, uint8_t opcode, const char *const *users,
+			const char *const *groups, const void *p, size_t len, uint64_t matched)
+{
+	struct rig_channel *ch = rig_channel(r, ns, "");
+	struct slice payload = {p, len};
+	struct buf block = {0};
+	struct rec h = {.type = REC_PUBLICATION,
+			.opcode = opcode,
+			.ns = NS_ID(ns),
+			.hash = rec_channel_hash(HASH_KEY, NS_ID(ns), (struct slice){0}),
+			.seq = ++ch->seq,
+			.time_ns = clock_mono_ns(),
+			.slot = REC_ALL,
+			.flags = REC_TARGETED,
+			.arg = {0, matched}};
+
+	rig_targets(r, ns, users, groups, &block);
+	ch->last = commit_targeted(r, &h, (struct slice){0}, (struct slice){block.p, block.len}, payload,
+				   ch->last);
+	buf_free(&block);
+	return ch->last;
 }
 
 void rig_control_payload(struct rig *r, const struct rec *h, struct slice room, struct slice payload)
@@ -503,6 +586,39 @@ void rig_request(struct rig_client *c, const char *path)
 			 path);
 
 	send_all(c, head, (size_t)n);
+}
+
+void rig_identify(struct rig *r, struct rig_client *c, const char *user, const char *const *groups)
+{
+	struct conn *conn = rig_conn(r, c);
+	struct session *s = session_open(r->w, conn);
+	struct identity *who = calloc(1, sizeof(*who));
+	unsigned n = 0;
+
+	assert_non_null(s);
+	assert_non_null(who);
+	while (groups != NULL && groups[n] != NULL)
+		n++;
+	who->groups = calloc(n + 1, sizeof(*who->groups));
+	assert_non_null(who->groups);
+	who->is_allowed = true;
+	/* Literals and the test's own arrays: they outlive the connection. */
+	who->user = (struct slice){user, strlen(user)};
+	for (; who->n_groups < n; who->n_groups++)
+		who->groups[who->n_groups] =
+			(struct slice){groups[who->n_groups], strlen(groups[who->n_groups])};
+	s->who = who;
+}
+
+void rig_connect_as(struct rig *r, struct rig_client *c, const char *path, int send_buffer, const char *user,
+		    const char *const *groups)
+{
+	rig_dial(r, c, send_buffer);
+	rig_identify(r, c, user, groups);
+	rig_request(c, path);
+	rig_settle(r);
+	rig_read(c, 0);
+	assert_true(rig_take_101(c));
 }
 
 bool rig_take_101(struct rig_client *c)
@@ -777,6 +893,90 @@ static void check_conn(const struct rig *r, const struct conn *c, uint32_t *n)
 	assert_true(c->member < ch->n);
 	assert_int_equal(channel_members((struct channel *)(uintptr_t)ch)[c->member], c->index);
 	assert_int_equal(c->member < ch->n_live, (c->flags & CONN_BEHIND) == 0);
+	assert_int_equal(c->flags & CONN_MATCHED, 0);
+	if ((c->flags & CONN_BEHIND) != 0) {
+		assert_true(c->ext->pos != 0 || c->ext->direct_pos != 0);
+		/* One chain has it all where there are no rooms. */
+		if (w->config->namespaces[c->ns].room == CFG_ROOM_NONE) {
+			assert_int_not_equal(c->ext->pos, 0);
+			assert_int_equal(c->ext->direct_pos, 0);
+		}
+	}
+}
+
+/* Users, their sockets and groups, and who has a claim on which namespace's own channel. */
+static void check_users(const struct rig *r)
+{
+	const struct worker *w = r->w;
+	uint32_t claims[RIG_NAMESPACES] = {0}, waiting[RIG_NAMESPACES] = {0}, sockets = 0, members = 0,
+		 users = 0;
+
+	for (uint32_t i = 0; i < w->conns.n_segments * CONN_SEGMENT; i++) {
+		const struct conn *c = conn_at(&w->conns, i);
+		const struct session *s = c->state == CONN_FREE ? NULL : session_of(w, c);
+		const struct user *u = s == NULL ? NULL : user_of(w, c);
+
+		if (s == NULL)
+			continue;
+		assert_int_equal(s->conn, c->index);
+		claims[c->ns] += s->claim != USER_CLAIM_NONE;
+		waiting[c->ns] += s->claim == USER_CLAIM_WAITING;
+		if (c->state != CONN_OPEN) {
+			assert_null(u);
+			assert_true(c->state == CONN_JOINING || s->claim == USER_CLAIM_NONE);
+			continue;
+		}
+		assert_int_equal(u != NULL, s->who != NULL);
+		if (u == NULL)
+			continue;
+		sockets++;
+		assert_int_equal(s->claim, USER_CLAIM_HELD);
+		assert_int_equal(u->ns, c->ns);
+		assert_true(s->place < u->n);
+		assert_int_equal(user_sockets(u)[s->place], c->index);
+		assert_int_equal(user_find(w, c->ns, (struct slice){u->id, u->id_len}), s->user);
+		if (s->place > 0)
+			continue;
+		users++;
+		for (uint16_t g = 0; g < u->n_groups; g++) {
+			const struct user_group *group = u->groups[g].group;
+
+			members++;
+			assert_true(g == 0 || u->groups[g - 1].group->hash <= group->hash);
+			assert_int_equal(group->ns, u->ns);
+			assert_ptr_equal(group->users[u->groups[g].place], u);
+			assert_ptr_equal(user_group_find(w->users, u->ns, group->hash,
+							 (struct slice){group->name, group->len}),
+					 group);
+		}
+	}
+	assert_int_equal(sockets, w->users->n_sockets);
+	assert_int_equal(users, w->users->users.n);
+	for (uint32_t b = 0; b < w->users->groups.n_buckets; b++) {
+		for (struct hash_node *n =
+			     w->users->groups.segment[b >> HASH_SEGMENT_BITS][b & (HASH_SEGMENT - 1)];
+		     n != NULL; n = n->next) {
+			uint32_t in_it = CONTAINER_OF(n, struct user_group, node)->n;
+
+			assert_true(in_it > 0);
+			members -= in_it;
+		}
+	}
+	assert_int_equal(members, 0);
+	for (uint16_t ns = 0; ns < RIG_NAMESPACES; ns++) {
+		uint32_t index = user_channel(w, ns);
+
+		assert_int_equal(claims[ns], w->users->ns[ns].claims);
+		assert_int_equal(claims[ns] > 0, index != CHANNEL_NONE);
+		for (uint32_t i = w->users->ns[ns].waiting; i != CONN_NONE; i = conn_at(&w->conns, i)->member)
+			waiting[ns]--;
+		assert_int_equal(waiting[ns], 0);
+		if (index == CHANNEL_NONE)
+			continue;
+		assert_true(channel_at(&w->channels, index)->is_held);
+		assert_int_equal(channel_at(&w->channels, index)->room_len, 0);
+		assert_int_equal(channel_at(&w->channels, index)->ns, ns);
+	}
 }
 
 static uint32_t count_partials(const struct rig *r, const struct partial_list *l, bool is_copy)
@@ -812,6 +1012,16 @@ static uint32_t count_partials(const struct rig *r, const struct partial_list *l
 	return n;
 }
 
+static void check_idle(const struct rig *r, const struct channel *ch)
+{
+	const uint32_t *m = channel_members((struct channel *)(uintptr_t)ch);
+	uint32_t idle = 0;
+
+	for (uint32_t i = ch->n_live; i < ch->n; i++)
+		idle += conn_at(&r->w->conns, m[i])->ext->pos == 0;
+	assert_int_equal(idle, ch->n_idle);
+}
+
 static uint32_t count_channels(const struct rig *r)
 {
 	const struct channel_table *t = &r->w->channels;
@@ -822,8 +1032,9 @@ static uint32_t count_channels(const struct rig *r)
 			const struct channel *ch = channel_at(t, i);
 
 			assert_int_not_equal(ch->state, CHANNEL_FREE);
-			assert_true(ch->n > 0 || ch->waiting != CONN_NONE);
+			assert_true(ch->n > 0 || ch->waiting != CONN_NONE || ch->is_held);
 			assert_true(ch->n_live <= ch->n);
+			check_idle(r, ch);
 			assert_int_equal(ch->batch, CHANNEL_NONE);
 			n += ch->n;
 		}
@@ -859,6 +1070,7 @@ void rig_check(const struct rig *r)
 	assert_int_equal(n[4], count_partials(r, &w->behind.held, false) +
 				       count_partials(r, &w->behind.copied, true));
 	assert_int_equal(n[2], count_channels(r));
+	check_users(r);
 	assert_true(slot_cursor(&r->slot) <= w->fanout.done);
 	/* Half-sent frames hold a quarter of the ring at most. */
 	if (w->fanout.done == r->ring.head)

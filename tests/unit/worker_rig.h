@@ -99,6 +99,13 @@ bool rig_has_space(const struct rig *r, size_t room_len, size_t payload_len);
 /* Commit a publication; fails the test when it does not fit. Returns its position. */
 uint64_t rig_publish(struct rig *r, struct rig_channel *ch, const void *p, size_t len);
 uint64_t rig_publish_binary(struct rig *r, struct rig_channel *ch, const void *p, size_t len);
+/* A targeted one, in the namespace's own channel. users, groups: names, NULL behind the last; either may be
+ * NULL. `matched`: the publisher asks how many (rec.arg[1]); 0 = it does not. */
+uint64_t rig_publish_to(struct rig *r, unsigned ns, uint8_t opcode, const char *const *users,
+			const char *const *groups, const void *p, size_t len, uint64_t matched);
+/* The block of such a record, into `out`. */
+void rig_targets(struct rig *r, unsigned ns, const char *const *users, const char *const *groups,
+		 struct buf *out);
 /* A control record for this worker. */
 void rig_control(struct rig *r, const struct rec *h, struct slice room);
 void rig_control_payload(struct rig *r, const struct rec *h, struct slice room, struct slice payload);
@@ -125,6 +132,11 @@ void rig_dial(struct rig *r, struct rig_client *c, int send_buffer);
 void rig_request(struct rig_client *c, const char *path);
 /* rig_dial(), request, and the 101 has come. */
 void rig_connect(struct rig *r, struct rig_client *c, const char *path, int send_buffer);
+/* Between rig_dial() and rig_request(): who it will be found to be. groups: NULL behind the last, or NULL. */
+void rig_identify(struct rig *r, struct rig_client *c, const char *user, const char *const *groups);
+/* rig_connect() with an identity. */
+void rig_connect_as(struct rig *r, struct rig_client *c, const char *path, int send_buffer, const char *user,
+		    const char *const *groups);
 /* Read what is there, up to `max` bytes (0: all). Returns the number of bytes. */
 size_t rig_read(struct rig_client *c, size_t max);
 /* Take the 101 off the input; false: not complete yet. Fails the test if it is another answer. */
