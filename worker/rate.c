@@ -88,11 +88,3 @@ bool rate_expired(struct worker *w, struct conn *c)
 	}
 	return wait_of(w, c) > 0 || input_release(w, c);
 }
-
-/* Until user.c is there. */
-__attribute__((weak)) struct user *user_at(const struct worker *w, uint32_t index)
-{
-	(void)w;
-	(void)index;
-	return NULL;
-}
