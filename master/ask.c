@@ -2,6 +2,11 @@
 
 #include <string.h>
 
+#include "master/control.h"
+#include "master/nodes.h"
+#include "master/presence_ask.h"
+#include "master/survey.h"
+
 size_t ask_reply_max(const struct master *m)
 {
 	return u64_min(UINT64_C(1) << 20, m->seq.ring.size / 16);
@@ -34,14 +39,33 @@ void ask_answer_bad(struct master *m, const struct ask_from *to, const char *cod
 	ask_answer(m, to, REC_REPLY_BAD, (struct slice){code, strlen(code)});
 }
 
+static void info(struct master *m, const struct ask_question *q)
+{
+	struct buf b = {0};
+
+	if (nodes_info(m, &b) == -1)
+		ask_answer(m, &q->from, REC_REPLY_UNAVAILABLE, (struct slice){0});
+	else
+		ask_answer(m, &q->from, REC_REPLY_OK, (struct slice){b.p, b.len});
+	buf_free(&b);
+}
+
 bool ask_take(struct master *m, const struct ask_question *q)
 {
 	switch ((enum up_ask)q->what) {
 	case UP_ASK_CONTROL:
+		control_ask(m, q);
+		return true;
 	case UP_ASK_PRESENCE:
 	case UP_ASK_PRESENCE_STATS:
+		presence_ask(m, q);
+		return true;
 	case UP_ASK_CHANNELS:
+		survey_ask(m, q);
+		return true;
 	case UP_ASK_INFO:
+		info(m, q);
+		return true;
 	case UP_ASK_RECEIPTS:
 	case UP_ASK_RECEIPT:
 	case UP_ASK_FETCH:

@@ -13,6 +13,7 @@
 #include "master/relay.h"
 #include "master/subscribe.h"
 #include "master/supervise.h"
+#include "master/survey.h"
 #include "shm/uplink.h"
 
 static bool is_readable(const struct child *c)
@@ -85,10 +86,12 @@ static const char *handle_control(struct master *m, struct child *c, const struc
 		if (ns == NULL || !take_room(v, name, &room) || !presence_told(m, c, ns, room, v->payload, v->h.total))
 			return "presence";
 		return NULL;
+	case UP_TOLD:
+		survey_told(m, c, v->h.request, v->h.opcode == 1, v->payload);
+		return NULL;
 	case UP_ADMIT:
 	case UP_RELEASE:
 	case UP_MATCHED:
-	case UP_TOLD:
 	case UP_PUBLISH:
 	case UP_CHUNK:
 	case UP_REQUEST:

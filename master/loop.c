@@ -4,6 +4,7 @@
 #include "common/clock.h"
 #include "master/drain.h"
 #include "master/master.h"
+#include "master/nodes.h"
 #include "master/presence.h"
 #include "master/relay.h"
 #include "master/reload.h"
@@ -130,6 +131,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
 	drain_tick(m, now);
 	relay_tick(m, now);
 	presence_tick(m, now);
+	nodes_tick(m, now);
 	status_tick(m);
 	subscribe_sweep(m,
 		    u64_max(SWEEP_MIN, n / (m->seq.interest.n_dead > 0 ? SWEEP_DEAD_PART : SWEEP_IDLE_PART)));

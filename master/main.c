@@ -10,13 +10,16 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "master/config_load.h"
+#include "master/control.h"
 #include "master/drain.h"
 #include "master/master.h"
+#include "master/nodes.h"
 #include "master/presence.h"
 #include "master/relay.h"
 #include "master/reload.h"
 #include "master/signals.h"
 #include "master/status.h"
+#include "master/survey.h"
 #include "master/supervise.h"
 
 #define BIND_RETRY_MS 1000u /* workers of a master that was killed may take that long to notice */
@@ -66,7 +69,8 @@ static int start(struct master *m, struct config *c, struct buf *errors)
 	if (m->loop == NULL)
 		return -1;
 	master_watch(m);
-	if (presence_start(m) == -1 || relay_start(m) == -1)
+	if (presence_start(m) == -1 || nodes_start(m) == -1 || survey_start(m) == -1 || control_start(m) == -1 ||
+	    relay_start(m) == -1)
 		return -1;
 	signals_start(m);
 	status_master(m);
@@ -82,7 +86,10 @@ static void finish(struct master *m)
 	listen_close(&m->listeners, LISTEN_ADMIN);
 	start_remove_pid_file(m);
 	if (m->loop != NULL) {
+		nodes_leave(m);
 		relay_stop(m);
+		survey_stop(m);
+		nodes_stop(m);
 		presence_stop(m);
 		signals_stop(m);
 		master_unwatch(m);

@@ -15,6 +15,9 @@
  *    subscribe.c   interest of the workers, subscriptions in Redis
  *    ask.c         what workers ask for
  *    presence*.c   who is online, here and on the other replicas
+ *    nodes.c       what the replicas know of each other
+ *    control.c     orders to all workers of all replicas
+ *    survey.c      questions to all workers
  *    crowd.c       how many users a namespace has
  *    status.c      what the workers show about the master
  *    redis*.c      the Redis links
@@ -130,6 +133,7 @@ struct master {
 	enum master_phase phase;
 	int exit_status;
 	bool is_paused; /* WINCH */
+	bool is_hurried; /* the second TERM: nothing is waited for any more */
 
 	/* Shared memory. */
 	int ring_fd, globals_fd; /* read-only, for workers */
@@ -168,6 +172,8 @@ struct master {
 	uint64_t redis_down_ms; /* since when the subscriber link is down; 0 = up */
 	struct subscribe_queue waits, lingers;
 	struct presence *presence;
+	struct nodes *nodes;
+	struct surveys *surveys;
 
 	char *pid_file;            /* NULL: none written */
 	int pid_fd;                /* locked while we live */

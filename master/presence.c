@@ -6,6 +6,8 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/utf8.h"
+#include "master/presence_ask.h"
+#include "master/presence_redis.h"
 
 #define FORGET_PIECE 1024u /* users of a dead worker in a turn of the loop: some 100 us */
 
@@ -16,13 +18,18 @@ int presence_start(struct master *m)
 	m->presence = calloc(1, sizeof(*m->presence));
 	if (m->presence == NULL)
 		return -1;
-	return presence_table_init(&m->presence->table, m->seq.hash_key);
+	return presence_table_init(&m->presence->table, m->seq.hash_key) == -1 ||
+			       presence_ask_start(m) == -1 || presence_redis_start(m) == -1
+		       ? -1
+		       : 0;
 }
 
 void presence_stop(struct master *m)
 {
 	if (m->presence == NULL)
 		return;
+	presence_redis_stop(m);
+	presence_ask_stop(m);
 	presence_table_free(&m->presence->table);
 	free(m->presence);
 	m->presence = NULL;
@@ -108,6 +115,7 @@ bool presence_turn(struct master *m)
 			free_reader(p, i);
 	}
 	show_all(m);
+	presence_redis_poke(m);
 	return p->n_dead > 0;
 }
 
@@ -137,11 +145,12 @@ bool presence_told(struct master *m, struct child *c, const struct cfg_namespace
 	if (presence_table_set(&m->presence->table, &w) == -1)
 		log_event(LOG_ERROR, "no_memory", "ns=%s msg=\"a user is not counted\"", ns->name);
 	show(m, ns->id);
+	presence_redis_poke(m);
 	return true;
 }
 
 void presence_tick(struct master *m, uint64_t now_ms)
 {
-	(void)m;
-	(void)now_ms;
+	presence_ask_tick(m, now_ms);
+	presence_redis_tick(m, now_ms);
 }

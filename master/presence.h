@@ -23,7 +23,7 @@ struct presence {
 	struct presence_table table;
 	uint8_t reader[CROWD_READERS]; /* enum presence_reader */
 	unsigned n_dead;
-	struct presence_sync *sync; /* NULL: local mode */
+	struct presence_sync *sync;
 	struct presence_asks *asks;
 };
 

@@ -40,6 +40,7 @@ static void stop(struct master *m, int sig)
 	if (m->phase == MASTER_STOP) {
 		log_event(LOG_WARN, "stop", "reason=%s msg=\"the second signal: at once\"",
 			  sig == SIGINT ? "INT" : "TERM");
+		m->is_hurried = true;
 		supervise_kill_all(m, NULL, KILL_STOP);
 		master_exit(m, 0);
 		return;

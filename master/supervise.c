@@ -17,6 +17,7 @@
 #include "master/reload.h"
 #include "master/spawn.h"
 #include "master/status.h"
+#include "master/survey.h"
 
 #define TICK_MAX_MS 500u /* a longer tick is the master's own sleep */
 
@@ -316,6 +317,7 @@ static void reap(struct master *m, struct child *c, int status)
 	c->pid = 0;
 	seq_reader_remove(&m->seq, c->reader);
 	presence_worker_died(m, c);
+	survey_worker_died(m, c);
 	zero_gauges(m, c);
 	child_move(m, c, WORKER_DRAIN);
 	supervise_bury(m, c);

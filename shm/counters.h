@@ -45,6 +45,9 @@ typedef _Atomic uint64_t counter; /* the one typedef: it names a meaning, hides 
 	X(redis_given_up, "publications that did not fit the pending list while Redis was away")                    \
 	X(redis_duplicates, "publications dropped because their id was seen before")                                \
 	X(targets_skipped, "elements of target lists that are neither strings nor integers")                        \
+	X(controls, "orders (disconnect, groups) handed to the workers")                                            \
+	X(controls_bad, "messages on the control channel that are no order")                                        \
+	X(presence_refused, "commands about who is online that Redis answered with an error")                       \
 	X(counts_partial, "publish answers that not all workers and replicas had a part in in time")
 #define COUNTERS_GAUGE(X)                                                                                           \
 	X(connections, "established WebSocket connections")                                                         \

@@ -44,6 +44,8 @@ struct globals {
 	_Atomic uint32_t is_stopping;
 	_Atomic uint64_t redis_rtt_us, redis_pending_messages, redis_pending_bytes;
 	_Atomic uint64_t redis_address[20]; /* globals_address() */
+	_Atomic uint32_t cluster_nodes; /* live replicas, this one included */
+	_Atomic uint64_t cluster_connections, cluster_users[CFG_MAX_NAMESPACES]; /* sums of what they say */
 
 	_Atomic uint32_t n_namespaces; /* release / acquire: the names below it are written */
 	char namespaces[CFG_MAX_NAMESPACES][CFG_NAME_MAX + 1];

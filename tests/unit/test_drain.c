@@ -17,6 +17,7 @@
 #include "master/relay.h"
 #include "master/subscribe.h"
 #include "master/supervise.h"
+#include "master/survey.h"
 #include "shm/uplink.h"
 
 #define UPLINK (UINT64_C(256) << 10)
@@ -30,7 +31,8 @@ static struct {
 	bool is_full;       /* relay_publish() takes nothing */
 	uint64_t max;       /* relay_refuses_size() */
 	uint64_t len, sum;  /* of the last message */
-	uint32_t sockets;
+	uint32_t sockets, told;
+	bool is_last;
 	uint8_t source[64]; /* order of publishers: their slots */
 	char room[CFG_ROOM_MAX + 1];
 	struct relay_message last;
@@ -109,6 +111,15 @@ bool presence_told(struct master *master, struct child *c, const struct cfg_name
 	seen.sum = sum_of(user.p, user.len);
 	seen.sockets = sockets;
 	return user.len > 0;
+}
+
+void survey_told(struct master *master, const struct child *c, uint32_t number, bool has_more, struct slice payload)
+{
+	(void)master;
+	seen.told = number;
+	seen.is_last = !has_more;
+	seen.source[0] = (uint8_t)c->slot;
+	seen.sum = sum_of(payload.p, payload.len);
 }
 
 bool ask_take(struct master *master, const struct ask_question *q)
@@ -276,6 +287,23 @@ static void test_presence_is_taken(void **state)
 	assert_true(uplink_push(&up[0].control, &h, (struct slice){0}, (struct slice){0}, false));
 	(void)drain_turn(&m);
 	assert_int_equal(seen.killed, 1); /* as presence_told() said */
+}
+
+static void test_what_is_told_is_taken(void **state)
+{
+	struct up_rec h = {.type = UP_TOLD, .request = 12, .opcode = 1};
+
+	(void)state;
+	assert_true(uplink_push(&up[2].control, &h, (struct slice){0}, (struct slice){"{\"a\":1}", 7}, false));
+	(void)drain_turn(&m);
+	assert_int_equal(seen.told, 12);
+	assert_int_equal(seen.source[0], 2);
+	assert_false(seen.is_last);
+	assert_true(seen.sum == sum_of("{\"a\":1}", 7));
+	h.opcode = 0;
+	assert_true(uplink_push(&up[2].control, &h, (struct slice){0}, (struct slice){"{}", 2}, false));
+	(void)drain_turn(&m);
+	assert_true(seen.is_last);
 }
 
 static void test_interest_goes_before_publications(void **state)
@@ -680,6 +708,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_control_is_taken),
 		TEST(test_presence_is_taken),
+		TEST(test_what_is_told_is_taken),
 		TEST(test_interest_goes_before_publications),
 		TEST(test_one_publication),
 		TEST(test_a_question_between_chunks),
