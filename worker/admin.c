@@ -43,6 +43,11 @@ static void set_deadline(struct admin_conn *a, double seconds)
 	ev_timer_again(a->worker->loop, &a->deadline);
 }
 
+static bool is_waiting(const struct admin_conn *a)
+{
+	return a->request != 0 || a->ask != 0;
+}
+
 static void drop(struct admin_conn *a)
 {
 	struct admin *ad = a->worker->admin;
@@ -50,6 +55,8 @@ static void drop(struct admin_conn *a)
 
 	if (a->is_unsent)
 		publish_abandon(a->worker, a->request);
+	if (a->ask != 0)
+		ask_forget(a->worker, a->ask);
 	ev_io_stop(loop, &a->io);
 	ev_timer_stop(loop, &a->deadline);
 	if (a->prev == NULL)
@@ -75,7 +82,7 @@ static void watch(struct admin_conn *a)
 	 * the others. */
 	if (a->out.len > 0 || a->has_more)
 		events = EV_WRITE;
-	else if (a->is_lingering || (a->request == 0 && !a->is_closing && !a->is_eof))
+	else if (a->is_lingering || (!is_waiting(a) && !a->is_closing && !a->is_eof))
 		events = EV_READ;
 	if (a->io.events == events && ev_is_active(&a->io))
 		return;
@@ -203,6 +210,12 @@ static const struct route {
 	{"/health", HTTP_GET, get_health, NULL},        {"/ready", HTTP_GET, get_ready, NULL},
 	{"/stats", HTTP_GET, get_stats, NULL},          {"/metrics", HTTP_GET, get_metrics, NULL},
 	{"/api/publish", HTTP_POST, NULL, api_publish},
+	{"/api/presence", HTTP_POST, NULL, api_presence},
+	{"/api/presence_stats", HTTP_POST, NULL, api_presence_stats},
+	{"/api/channels", HTTP_POST, NULL, api_channels},
+	{"/api/info", HTTP_POST, NULL, api_info},
+	{"/api/disconnect", HTTP_POST, NULL, api_disconnect},
+	{"/api/groups", HTTP_POST, NULL, api_groups},
 };
 
 static const struct route *find_route(struct slice path)
@@ -324,7 +337,7 @@ static enum step step(struct admin_conn *a)
 		r->get(a);
 	else
 		r->post(a, (struct slice){a->in.p + a->http.head_len, a->http.body_len});
-	if (a->request != 0) {
+	if (is_waiting(a)) {
 		set_deadline(a, ANSWER_TIMEOUT_S);
 		return STEP_STOP;
 	}
@@ -382,7 +395,7 @@ static bool finish(struct admin_conn *a)
 {
 	if (a->is_closing && !a->is_eof)
 		return linger(a);
-	if (a->is_closing || (a->is_eof && a->request == 0 && !a->has_more)) {
+	if (a->is_closing || (a->is_eof && !is_waiting(a) && !a->has_more)) {
 		drop(a);
 		return false;
 	}
@@ -395,7 +408,7 @@ static void run(struct admin_conn *a)
 {
 	if (!flush(a))
 		return;
-	if (a->out.len == 0 && a->request == 0 && !a->is_closing) {
+	if (a->out.len == 0 && !is_waiting(a) && !a->is_closing) {
 		a->has_more = a->in.len > 0 && step(a) == STEP_AGAIN && a->in.len > 0;
 		if (!flush(a))
 			return;
@@ -404,23 +417,30 @@ static void run(struct admin_conn *a)
 		watch(a);
 }
 
+void admin_answered(struct admin_conn *a)
+{
+	next_request(a);
+	run(a);
+}
+
 static void on_deadline(struct ev_loop *loop, ev_timer *t, int events)
 {
 	struct admin_conn *a = t->data;
 
 	(void)loop;
 	(void)events;
-	if (a->request == 0) {
+	if (!is_waiting(a)) {
 		drop(a);
 		return;
 	}
 	if (a->is_unsent)
 		publish_abandon(a->worker, a->request);
-	a->request = 0;
+	if (a->ask != 0)
+		ask_forget(a->worker, a->ask);
+	a->request = a->ask = 0;
 	a->is_unsent = false;
-	admin_error(a, 503, "overloaded", "the publication was not acknowledged in time");
-	next_request(a);
-	run(a);
+	admin_error(a, 503, "overloaded", "not acknowledged in time");
+	admin_answered(a);
 }
 
 static void on_event(struct ev_loop *loop, ev_io *io, int events)
@@ -554,7 +574,7 @@ void admin_tick(struct worker *w)
 bool admin_is_quiet(const struct worker *w)
 {
 	for (const struct admin_conn *a = w->admin->first; a != NULL; a = a->next) {
-		if (a->request != 0 || a->out.len > 0 || w->now_ms - a->active_ms < QUIET_MS)
+		if (is_waiting(a) || a->out.len > 0 || w->now_ms - a->active_ms < QUIET_MS)
 			return false;
 	}
 	return true;
@@ -567,8 +587,7 @@ void admin_answer(struct worker *w, uint32_t request, enum rec_answer answer, ui
 			continue;
 		a->request = 0;
 		api_publish_answer(a, answer, seq, epoch);
-		next_request(a);
-		run(a);
+		admin_answered(a);
 		return;
 	}
 	/* Its client has gone, or was told 503. */

@@ -6,7 +6,7 @@
  *
  *            head, body complete            answer known
  *   READING ---------------------> (api) WAITING ----------> READING, or closed after the answer
- *      |  idle_timeout                  | ANSWER_TIMEOUT_S: 503
+ *      |  idle_timeout            (ask)   | ANSWER_TIMEOUT_S: 503
  *      +--> LINGERING after the last answer, until the peer ends too, at most LINGER_S
  */
 #ifndef RC_ADMIN_H
@@ -34,6 +34,7 @@ struct admin_conn {
 	bool is_lingering;  /* the last answer is out: what still comes is thrown away */
 	uint64_t active_ms; /* of the last event */
 	uint32_t request;   /* WAITING: number of the publish request; 0 = none */
+	uint32_t ask;       /* WAITING: number of the question (ask.h); 0 = none */
 	bool is_unsent;     /* WAITING: the uplink had no space yet */
 	struct api_publish publish;
 	struct buf scratch;
@@ -56,6 +57,19 @@ void admin_reply(struct admin_conn *a, int status, const char *type, const char 
 
 /* {"error":{"code":...,"message":...}} with `status`. */
 void admin_error(struct admin_conn *a, int status, const char *code, const char *message);
+
+/* WAITING is over: the answer has been queued. The connection may be gone afterwards. */
+void admin_answered(struct admin_conn *a);
+
+/* ---- api_ask.c: the body is complete. Answers, or makes the connection WAITING. */
+void api_presence(struct admin_conn *a, struct slice body);
+void api_presence_stats(struct admin_conn *a, struct slice body);
+void api_channels(struct admin_conn *a, struct slice body);
+void api_info(struct admin_conn *a, struct slice body);
+void api_disconnect(struct admin_conn *a, struct slice body);
+void api_groups(struct admin_conn *a, struct slice body);
+/* A question to the master; the answer's payload is the "result" of the API's. For endpoints elsewhere, too. */
+void api_ask(struct admin_conn *a, const struct ask *q);
 
 /* ---- api.c */
 

@@ -219,6 +219,16 @@ static int internals(struct worker *w, struct buf *out)
 	X(slow_copies, "Half-sent frames copied out of the ring")
 	X(uplink_full, "Times a publisher was paused because the uplink was full")
 	X(subscribe_timeouts, "Memberships begun without confirmation by Redis")
+	X(hook_requests, "Requests to authorization hooks")
+	X(hook_failures, "Requests to hooks not answered as they should be")
+	X(hook_cached, "Connections decided without asking the hook")
+	X(hook_open, "Connections refused at once because the breaker of a hook was open")
+	X(evicted, "Connections closed by disconnect, recheck or expiry")
+	X(targets_skipped, "Elements of target lists that are neither strings nor integers")
+	X(counts_partial, "Publish answers that not all workers and replicas had a part in in time")
+	X(controls, "Orders handed to the workers")
+	X(controls_bad, "Messages on the control channel that are no order")
+	X(presence_refused, "Commands about who is online that Redis answered with an error")
 	X(ring_records, "Records committed to the ring")
 	X(ring_full, "Times a publication waited for the ring")
 	X(wakeups, "Eventfd writes to workers")
@@ -231,17 +241,41 @@ static int internals(struct worker *w, struct buf *out)
 		     STATS_SUM(w, jemalloc_allocated));
 }
 
+static int cluster(struct worker *w, struct buf *out)
+{
+	const struct globals *g = w->globals;
+
+	if (plain(out, "ringcast_cluster_nodes", "gauge", "Live replicas, this one included.",
+		  stats_u32(&g->cluster_nodes)) == -1 ||
+	    plain(out, "ringcast_cluster_connections", "gauge", "Established connections of all replicas.",
+		  stats_u64(&g->cluster_connections)) == -1 ||
+	    head(out, "ringcast_cluster_users", "gauge", "Distinct users of all replicas.") == -1)
+		return -1;
+	for (unsigned ns = 0; ns < stats_namespaces(w); ns++) {
+		if (buf_printf(out, "ringcast_cluster_users{namespace=\"%s\"} %" PRIu64 "\n",
+			       g->namespaces[ns], stats_u64(&g->cluster_users[ns])) == -1)
+			return -1;
+	}
+	return 0;
+}
+
 int metrics_text(struct worker *w, struct buf *out)
 {
 	if (head(out, "ringcast_build_info", "gauge", "Version of this server.") == -1 ||
 	    buf_puts(out, "ringcast_build_info{version=\"" RC_VERSION "\"} 1\n") == -1 ||
 	    connections(w, out) == -1 ||
-	    head(out, "ringcast_users", "gauge", "Distinct users (0 until identities are configured).") == -1)
+	    by_namespace(w, out, "ringcast_users", "gauge", "Distinct users connected to this host.",
+			 offsetof(struct counters_ns, users)) == -1 ||
+	    by_namespace(w, out, "ringcast_client_messages_total", "counter", "Messages that clients sent.",
+			 offsetof(struct counters_ns, client_messages)) == -1 ||
+	    by_namespace(w, out, "ringcast_bad_frames_total", "counter",
+			 "Client messages that are no JSON object where one is expected.",
+			 offsetof(struct counters_ns, bad_frames)) == -1 ||
+	    by_namespace(w, out, "ringcast_rate_limited_total", "counter",
+			 "Client messages held back or dropped by a rate limit.",
+			 offsetof(struct counters_ns, rate_limited)) == -1 ||
+	    cluster(w, out) == -1)
 		return -1;
-	for (unsigned ns = 0; ns < stats_namespaces(w); ns++) {
-		if (buf_printf(out, "ringcast_users{namespace=\"%s\"} 0\n", w->globals->namespaces[ns]) == -1)
-			return -1;
-	}
 	if (by_namespace(w, out, "ringcast_channels", "gauge", "Channels with a member, summed over workers.",
 			 offsetof(struct counters_ns, channels)) == -1 ||
 	    publications(w, out) == -1 || deliveries(w, out) == -1 || dropped(w, out) == -1 ||

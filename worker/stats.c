@@ -237,8 +237,11 @@ static int put_totals(struct worker *w, struct buf *out)
 
 	for (unsigned i = 0; i < stats_namespaces(w); i++)
 		pubs += publications(w, stats_ns_offset(i));
-	if (buf_printf(out, "\"totals\":{\"connections\":%" PRIu64 ",\"users\":0,\"opened\":%" PRIu64 ",",
-		       STATS_SUM(w, connections), sum_ns(w, offsetof(struct counters_ns, opened))) == -1 ||
+	if (buf_printf(out,
+		       "\"totals\":{\"connections\":%" PRIu64 ",\"users\":%" PRIu64 ",\"opened\":%" PRIu64
+		       ",",
+		       STATS_SUM(w, connections), sum_ns(w, offsetof(struct counters_ns, users)),
+		       sum_ns(w, offsetof(struct counters_ns, opened))) == -1 ||
 	    put_named(w, out, "closed", count_closed_names, COUNT_CLOSED_N,
 		      offsetof(struct counters, closed)) == -1 ||
 	    buf_puts(out, ",") == -1 ||
@@ -247,11 +250,17 @@ static int put_totals(struct worker *w, struct buf *out)
 	    buf_printf(out,
 		       ",\"publications\":%" PRIu64 ",\"deliveries\":%" PRIu64 ",\"bytes_out\":%" PRIu64
 		       ",\"uplink_full\":%" PRIu64 ",\"subscribe_timeouts\":%" PRIu64
-		       ",\"slow_copies\":%" PRIu64 ",\"catchup_reads\":%" PRIu64 ",",
+		       ",\"slow_copies\":%" PRIu64 ",\"catchup_reads\":%" PRIu64
+		       ",\"client_messages\":%" PRIu64 ",\"bad_frames\":%" PRIu64 ",\"rate_limited\":%" PRIu64
+		       ",\"evicted\":%" PRIu64 ",\"targets_skipped\":%" PRIu64 ",\"counts_partial\":%" PRIu64
+		       ",",
 		       pubs, sum_ns(w, offsetof(struct counters_ns, deliveries)),
 		       sum_ns(w, offsetof(struct counters_ns, bytes_out)), STATS_SUM(w, uplink_full),
 		       STATS_SUM(w, subscribe_timeouts), STATS_SUM(w, slow_copies),
-		       STATS_SUM(w, catchup_reads)) == -1 ||
+		       STATS_SUM(w, catchup_reads), sum_ns(w, offsetof(struct counters_ns, client_messages)),
+		       sum_ns(w, offsetof(struct counters_ns, bad_frames)),
+		       sum_ns(w, offsetof(struct counters_ns, rate_limited)), STATS_SUM(w, evicted),
+		       STATS_SUM(w, targets_skipped), STATS_SUM(w, counts_partial)) == -1 ||
 	    put_dropped_total(w, out) == -1)
 		return -1;
 	return buf_puts(out, "},");
@@ -292,14 +301,20 @@ static int put_namespaces(struct worker *w, struct buf *out)
 		size_t at = stats_ns_offset(i);
 
 		if (buf_printf(out,
-			       "%s\"%s\":{\"connections\":%" PRIu64 ",\"users\":0,\"channels\":%" PRIu64
-			       ",\"publications\":%" PRIu64 ",\"deliveries\":%" PRIu64
-			       ",\"bytes_out\":%" PRIu64 ",",
+			       "%s\"%s\":{\"connections\":%" PRIu64 ",\"users\":%" PRIu64
+			       ",\"channels\":%" PRIu64 ",\"publications\":%" PRIu64
+			       ",\"deliveries\":%" PRIu64 ",\"bytes_out\":%" PRIu64
+			       ",\"client_messages\":%" PRIu64 ",\"bad_frames\":%" PRIu64
+			       ",\"rate_limited\":%" PRIu64 ",",
 			       i == 0 ? "" : ",", w->globals->namespaces[i],
 			       stats_sum(w, at + offsetof(struct counters_ns, connections)),
+			       stats_sum(w, at + offsetof(struct counters_ns, users)),
 			       stats_sum(w, at + offsetof(struct counters_ns, channels)), publications(w, at),
 			       stats_sum(w, at + offsetof(struct counters_ns, deliveries)),
-			       stats_sum(w, at + offsetof(struct counters_ns, bytes_out))) == -1 ||
+			       stats_sum(w, at + offsetof(struct counters_ns, bytes_out)),
+			       stats_sum(w, at + offsetof(struct counters_ns, client_messages)),
+			       stats_sum(w, at + offsetof(struct counters_ns, bad_frames)),
+			       stats_sum(w, at + offsetof(struct counters_ns, rate_limited))) == -1 ||
 		    put_named(w, out, "dropped", count_dropped_names, COUNT_DROPPED_N,
 			      at + offsetof(struct counters_ns, dropped)) == -1 ||
 		    buf_puts(out, "}") == -1)
@@ -308,10 +323,36 @@ static int put_namespaces(struct worker *w, struct buf *out)
 	return buf_puts(out, "},");
 }
 
+/* All replicas, as they last said. */
+static int put_cluster(struct worker *w, struct buf *out)
+{
+	const struct globals *g = w->globals;
+
+	if (buf_printf(out, "\"cluster\":{\"nodes\":%" PRIu32 ",\"connections\":%" PRIu64 ",\"users\":{",
+		       stats_u32(&g->cluster_nodes), stats_u64(&g->cluster_connections)) == -1)
+		return -1;
+	for (unsigned i = 0; i < stats_namespaces(w); i++) {
+		if (buf_printf(out, "%s\"%s\":%" PRIu64, i == 0 ? "" : ",", g->namespaces[i],
+			       stats_u64(&g->cluster_users[i])) == -1)
+			return -1;
+	}
+	return buf_puts(out, "}},");
+}
+
+static int put_hooks(struct worker *w, struct buf *out)
+{
+	return buf_printf(out,
+			  "\"hooks\":{\"requests\":%" PRIu64 ",\"failures\":%" PRIu64 ",\"cached\":%" PRIu64
+			  ",\"open\":%" PRIu64 "},",
+			  STATS_SUM(w, hook_requests), STATS_SUM(w, hook_failures), STATS_SUM(w, hook_cached),
+			  STATS_SUM(w, hook_open));
+}
+
 int stats_json(struct worker *w, struct buf *out)
 {
 	if (put_head(w, out) == -1 || put_redis(w, out) == -1 || put_ring(w, out) == -1 ||
-	    put_totals(w, out) == -1 || put_workers(w, out) == -1 || put_namespaces(w, out) == -1)
+	    put_totals(w, out) == -1 || put_workers(w, out) == -1 || put_namespaces(w, out) == -1 ||
+	    put_cluster(w, out) == -1 || put_hooks(w, out) == -1)
 		return -1;
 	return buf_printf(out,
 			  "\"memory\":{\"pss_bytes\":%" PRIu64 ",\"jemalloc_allocated_bytes\":%" PRIu64 "}}",
