@@ -209,6 +209,7 @@ static void unlink_entry(struct crowd *t, uint32_t *word)
 	if (e->older != NONE)
 		at(t, e->older)->newer = e->newer;
 	e->next = t->free;
+	e->places = 0;
 	t->free = index;
 	t->n--;
 }

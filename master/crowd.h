@@ -24,7 +24,7 @@ struct crowd_entry {
 	uint32_t next;         /* in its bucket; free: the next free one */
 	uint32_t older, newer; /* of the same reader */
 	uint8_t ns, reader;
-	uint16_t places; /* rooms that he is in there; UINT16_MAX: that many or more, until the reader dies */
+	uint16_t places; /* 0: free. Rooms that he is in there; UINT16_MAX: that many or more, until the reader dies */
 };
 
 _Static_assert(sizeof(struct crowd_entry) == 24, "crowd_entry: size");
@@ -51,6 +51,12 @@ int crowd_put(struct crowd *t, uint16_t ns, uint64_t hash, uint8_t reader) MUST_
 
 /* In one place less. Nothing if he was in none. */
 void crowd_drop(struct crowd *t, uint16_t ns, uint64_t hash, uint8_t reader);
+
+/* Entries by number, from 0 to n_used; one with no places is free. */
+static inline const struct crowd_entry *crowd_entry_at(const struct crowd *t, uint32_t index)
+{
+	return &t->segment[index >> CROWD_SEGMENT_BITS][index & (CROWD_SEGMENT - 1)];
+}
 
 bool crowd_has(const struct crowd *t, uint16_t ns, uint64_t hash) MUST_CHECK;
 

@@ -16,6 +16,7 @@
  *    ask.c         what workers ask for
  *    presence*.c   who is online, here and on the other replicas
  *    nodes.c       what the replicas know of each other
+ *    sketch.c kmv.c how many users all replicas have together
  *    control.c     orders to all workers of all replicas
  *    survey.c      questions to all workers
  *    crowd.c       how many users a namespace has

@@ -12,13 +12,16 @@
 #include "master/presence_redis.h"
 #include "master/redis_cmd.h"
 #include "master/relay.h"
+#include "master/sketch.h"
 #include "shm/seg.h"
 
 #define KEY_NODES    CFG_OWN_PREFIX "nodes"
 #define KEY_NODE     CFG_OWN_PREFIX "node:"
-#define KEY_NODE_MAX (sizeof(KEY_NODE) + 16)
+#define KEY_USERS    CFG_OWN_PREFIX "users:"
+#define KEY_NODE_MAX (sizeof(KEY_USERS) + 16)
 #define LEAVE_MS     1000u
 #define LOG_EVERY_MS 60000u
+#define TICK_MS      250u /* of nodes_tick() */
 
 /* KEYS: nodes; ARGV: node, lease in ms. Those whose lease is over go; the key itself lives as long as the
  * longest lease. The answer: all that are left. */
@@ -40,7 +43,10 @@ struct nodes {
 	unsigned n;
 	uint64_t other[NODES_MAX];
 	char *text[NODES_MAX]; /* what that one says; NULL: nothing yet */
-	unsigned n_asked;      /* MGET under way: for so many of `asked` */
+	uint64_t their_connections;
+	struct kmv *theirs[CFG_MAX_NAMESPACES]; /* the others' users; NULL: none */
+	struct sketch sketch;                   /* ours */
+	unsigned n_asked;                       /* MGET under way: for so many of `asked` */
 	uint64_t asked[NODES_MAX];
 };
 
@@ -115,55 +121,30 @@ static uint64_t member_number(struct slice text, const char *key)
 	return strtoull(digits, NULL, 10);
 }
 
-/* "namespaces" of a node's text to the sums: by name, since ids are a master's own. */
-static void add_namespaces(const struct nodes *n, struct slice object, uint64_t *sums)
-{
-	struct json_iter it;
-	struct json_member m;
-
-	if (json_object_begin(&it, object) == -1)
-		return;
-	while (json_object_next(&it, &m) == 1) {
-		for (unsigned i = 0; i < n_namespaces(n); i++) {
-			if (json_is(m.key, n->m->globals->namespaces[i]))
-				sums[i] += member_number(m.value, "users");
-		}
-	}
-}
-
-static void add_text(const struct nodes *n, struct slice text, uint64_t *sums)
-{
-	struct json_iter it;
-	struct json_member m;
-
-	if (json_object_begin(&it, text) == -1)
-		return;
-	while (json_object_next(&it, &m) == 1) {
-		if (json_is(m.key, "namespaces"))
-			add_namespaces(n, m.value, sums);
-	}
-}
-
 #define SET(field, value) atomic_store_explicit(&n->m->globals->field, (value), memory_order_relaxed)
+
+/* Users of a namespace on all replicas: one who is on two of them counts once. */
+static uint64_t cluster_users(const struct nodes *n, unsigned ns)
+{
+	static struct kmv all; /* 4 KiB: not on the stack */
+	uint64_t own = ns_users(n, ns);
+
+	if (n->theirs[ns] == NULL)
+		return own;
+	all = *n->theirs[ns];
+	if (n->sketch.ready[ns] != NULL)
+		kmv_merge(&all, n->sketch.ready[ns]);
+	return u64_max(own, kmv_count(&all));
+}
 
 /* What /stats says about the cluster. */
 static void show(struct nodes *n)
 {
-	uint64_t sums[CFG_MAX_NAMESPACES],
-		connections = sum_workers(n, offsetof(struct counters, connections));
-
-	for (unsigned i = 0; i < CFG_MAX_NAMESPACES; i++)
-		sums[i] = ns_users(n, i);
-	for (unsigned i = 0; i < n->n; i++) {
-		if (n->text[i] == NULL)
-			continue;
-		connections += member_number((struct slice){n->text[i], strlen(n->text[i])}, "connections");
-		add_text(n, (struct slice){n->text[i], strlen(n->text[i])}, sums);
-	}
 	SET(cluster_nodes, n->n + 1);
-	SET(cluster_connections, connections);
+	SET(cluster_connections,
+	    n->their_connections + sum_workers(n, offsetof(struct counters, connections)));
 	for (unsigned i = 0; i < CFG_MAX_NAMESPACES; i++)
-		SET(cluster_users[i], sums[i]);
+		SET(cluster_users[i], cluster_users(n, i));
 }
 
 static void forget_others(struct nodes *n)
@@ -173,6 +154,8 @@ static void forget_others(struct nodes *n)
 		n->text[i] = NULL;
 	}
 	n->n = 0;
+	n->their_connections = 0;
+	sketch_clear(n->theirs);
 }
 
 static void refused(struct nodes *n, const redisReply *reply)
@@ -206,6 +189,16 @@ static char *take_text(const redisReply *r)
 	return text;
 }
 
+static void take_node(struct nodes *n, unsigned i, const redisReply *text, const redisReply *users_text)
+{
+	n->text[i] = take_text(text);
+	if (n->text[i] != NULL)
+		n->their_connections +=
+			member_number((struct slice){n->text[i], strlen(n->text[i])}, "connections");
+	if (users_text->type == REDIS_REPLY_STRING)
+		sketch_read(n->theirs, n->m, (struct slice){users_text->str, users_text->len});
+}
+
 static void on_texts(void *arg, const redisReply *reply)
 {
 	struct nodes *n = arg;
@@ -218,12 +211,12 @@ static void on_texts(void *arg, const redisReply *reply)
 		refused(n, reply);
 		return;
 	}
-	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != asked)
+	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 * asked)
 		return;
 	forget_others(n);
 	for (unsigned i = 0; i < asked; i++) {
-		n->other[n->n] = n->asked[i];
-		n->text[n->n++] = take_text(reply->element[i]);
+		n->other[n->n++] = n->asked[i];
+		take_node(n, i, reply->element[2 * i], reply->element[2 * i + 1]);
 	}
 	show(n);
 }
@@ -231,15 +224,16 @@ static void on_texts(void *arg, const redisReply *reply)
 /* The others' texts, in one question. */
 static void ask_texts(struct nodes *n)
 {
-	static char keys[NODES_MAX][KEY_NODE_MAX];
-	struct slice argv[NODES_MAX + 1];
+	static char keys[2 * NODES_MAX][KEY_NODE_MAX];
+	struct slice argv[2 * NODES_MAX + 1];
 
 	argv[0] = (struct slice){"MGET", 4};
-	for (unsigned i = 0; i < n->n_asked; i++) {
-		snprintf(keys[i], sizeof(keys[i]), KEY_NODE "%016" PRIx64, n->asked[i]);
+	for (unsigned i = 0; i < 2 * n->n_asked; i++) {
+		snprintf(keys[i], sizeof(keys[i]),
+			 i % 2 == 0 ? KEY_NODE "%016" PRIx64 : KEY_USERS "%016" PRIx64, n->asked[i / 2]);
 		argv[i + 1] = (struct slice){keys[i], strlen(keys[i])};
 	}
-	if (redis_cmd_call(n->m->cmd, n->n_asked + 1, argv, on_texts, n) == -1)
+	if (redis_cmd_call(n->m->cmd, 2 * n->n_asked + 1, argv, on_texts, n) == -1)
 		n->n_asked = 0;
 }
 
@@ -281,29 +275,40 @@ static void on_nodes(void *arg, const redisReply *reply)
 
 /* ---- upkeep */
 
+/* SET key text PX lease. Refused: the next one will do, there are two more before the lease is over. */
+static void set_text(const struct nodes *n, const char *prefix, const struct buf *text, const char *lease)
+{
+	char key[KEY_NODE_MAX];
+	const struct slice set[] = {{"SET", 3},
+				    {key, strlen(prefix) + 16},
+				    {text->p, text->len},
+				    {"PX", 2},
+				    {lease, strlen(lease)}};
+
+	snprintf(key, sizeof(key), "%s%s", prefix, n->name);
+	(void)!redis_cmd_call(n->m->cmd, ARRAY_LEN(set), set, NULL, NULL);
+}
+
 static void renew(struct nodes *n)
 {
-	char lease[12], key[KEY_NODE_MAX];
-	struct buf text = {0};
+	char lease[12];
+	struct buf text = {0}, users_text = {0};
+	const struct slice eval[] = {
+		{"EVAL", 4},
+		{script_nodes, sizeof(script_nodes) - 1},
+		{"1", 1},
+		{KEY_NODES, sizeof(KEY_NODES) - 1},
+		{n->name, 16},
+		{lease, (size_t)snprintf(lease, sizeof(lease), "%" PRIu32, n->m->redis_cfg.lease)}};
 
-	snprintf(lease, sizeof(lease), "%" PRIu32, n->m->redis_cfg.lease);
-	snprintf(key, sizeof(key), KEY_NODE "%s", n->name);
-	if (describe(n, &text) == 0) {
-		const struct slice set[] = {{"SET", 3},
-					    {key, strlen(key)},
-					    {text.p, text.len},
-					    {"PX", 2},
-					    {lease, strlen(lease)}};
-		const struct slice eval[] = {{"EVAL", 4},   {script_nodes, sizeof(script_nodes) - 1},
-					     {"1", 1},      {KEY_NODES, sizeof(KEY_NODES) - 1},
-					     {n->name, 16}, {lease, strlen(lease)}};
-
-		/* Refused: the next one will do, there are two more before the lease is over. */
-		(void)!redis_cmd_call(n->m->cmd, ARRAY_LEN(set), set, NULL, NULL);
-		(void)!redis_cmd_call(n->m->cmd, ARRAY_LEN(eval), eval, on_nodes, n);
+	if (describe(n, &text) == 0 && sketch_put(&n->sketch, n->m, &users_text) == 0) {
+		set_text(n, KEY_NODE, &text, lease);
+		set_text(n, KEY_USERS, &users_text, lease);
+		(void)!redis_cmd_call(n->m->cmd, ARRAY_LEN(eval), eval, on_nodes, n); /* likewise */
 		n->is_here = true;
 	}
 	buf_free(&text);
+	buf_free(&users_text);
 }
 
 static void on_open(void *arg)
@@ -327,7 +332,10 @@ static void on_lost(void *arg)
 void nodes_tick(struct master *m, uint64_t now_ms)
 {
 	struct nodes *n = m->nodes;
+	unsigned turns = (unsigned)u64_max(1, m->redis_cfg.lease / 3 / TICK_MS);
 
+	if (m->cmd != NULL)
+		sketch_walk(&n->sketch, m, turns);
 	if (n->is_open && now_ms - n->renew_ms >= m->redis_cfg.lease / 3) {
 		n->renew_ms = now_ms;
 		renew(n);
@@ -383,6 +391,7 @@ void nodes_stop(struct master *m)
 	if (n == NULL)
 		return;
 	forget_others(n);
+	sketch_free(&n->sketch);
 	seg_unmap((void *)(uintptr_t)n->counters, COUNTERS_BYTES);
 	free(n);
 	m->nodes = NULL;
@@ -407,7 +416,7 @@ void nodes_leave(struct master *m)
 {
 	struct nodes *n = m->nodes;
 	uint64_t end = clock_mono_ms() + LEAVE_MS;
-	char key[KEY_NODE_MAX];
+	char key[KEY_NODE_MAX], users_key[KEY_NODE_MAX];
 	ev_timer timer;
 
 	if (n == NULL || m->cmd == NULL || !redis_cmd_is_open(m->cmd) || !n->is_here)
@@ -415,7 +424,8 @@ void nodes_leave(struct master *m)
 	n->is_open = n->is_here = false;
 	presence_redis_leave(m);
 	snprintf(key, sizeof(key), KEY_NODE "%s", n->name);
-	const struct slice del[] = {{"DEL", 3}, {key, strlen(key)}};
+	snprintf(users_key, sizeof(users_key), KEY_USERS "%s", n->name);
+	const struct slice del[] = {{"DEL", 3}, {key, strlen(key)}, {users_key, strlen(users_key)}};
 	const struct slice rem[] = {{"ZREM", 4}, {KEY_NODES, sizeof(KEY_NODES) - 1}, {n->name, 16}};
 
 	if (redis_cmd_call(m->cmd, ARRAY_LEN(del), del, NULL, NULL) == -1 ||

@@ -3,7 +3,9 @@
  *    ringcast:nodes          sorted set: node -> when its lease ends, in ms of Redis' own clock
  *    ringcast:node:<node>    a JSON object: version, host, pid, uptime, connections, users, both by namespace
  *
- * Both live for redis.lease and are renewed every third of it; then the others' are read. A node is named by
+ *    ringcast:users:<node>   its users, so that all of them can be counted (sketch.h)
+ *
+ * All live for redis.lease and are renewed every third of it; then the others' are read. A node is named by
  * its origin, in 16 hex digits. Master process, on its loop; never blocks, but nodes_leave().
  */
 #ifndef RC_NODES_H

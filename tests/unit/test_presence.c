@@ -1,4 +1,5 @@
-/* LINK: master/presence_table.c master/crowd.c master/table.c shm/record.c shm/ring.c */
+/* LINK: master/presence_table.c master/crowd.c master/table.c master/kmv.c master/sketch.c shm/record.c
+ * shm/ring.c */
 /* Who is online: users of rooms on several workers, their deaths, what Redis still has to be told; and the
  * same under random words against a model that is too simple to be wrong. */
 #include <setjmp.h>
@@ -9,7 +10,8 @@
 
 #include <cmocka.h>
 
-#include "master/presence_table.h"
+#include "master/presence.h"
+#include "master/sketch.h"
 
 #define NS_LISTED 3
 #define NS_PLAIN  5
@@ -385,6 +387,98 @@ static void test_many(void **state)
 	assert_int_equal(users(NS_PLAIN), 0);
 }
 
+/* ---- distinct users of several replicas */
+
+static uint64_t mix(uint64_t x)
+{
+	return presence_hash("kmv", (struct slice){(const char *)&x, sizeof(x)});
+}
+
+static void test_kmv_is_exact_below_its_size(void **state)
+{
+	static struct kmv a, b;
+
+	(void)state;
+	assert_int_equal(kmv_count(&a), 0);
+	for (unsigned i = 0; i < 300; i++) {
+		kmv_add(&a, mix(i));
+		kmv_add(&a, mix(i / 2));
+		kmv_add(&b, mix(i + 200));
+	}
+	assert_int_equal(kmv_count(&a), 300);
+	kmv_merge(&a, &b);
+	assert_int_equal(kmv_count(&a), 500);
+	for (unsigned i = 1; i < a.n; i++)
+		assert_true(a.hash[i - 1] < a.hash[i]);
+	kmv_add(&a, 0);
+	kmv_add(&a, UINT64_MAX);
+	assert_int_equal(kmv_count(&a), 502);
+}
+
+static void test_kmv_estimates_above(void **state)
+{
+	static struct kmv a, b;
+
+	(void)state;
+	for (uint64_t i = 0; i < 100000; i++) {
+		kmv_add(&a, mix(i));
+		kmv_add(&b, mix(i + 50000));
+	}
+	assert_in_range(kmv_count(&a), 85000, 115000); /* three standard errors */
+	kmv_merge(&a, &b);
+	assert_in_range(kmv_count(&a), 130000, 170000);
+}
+
+/* What one replica writes another one can read, and a user of both counts once. */
+static void test_sketches_are_united(void **state)
+{
+	static struct globals globals;
+	static struct master master;
+	struct presence p = {0};
+	struct sketch s = {0};
+	struct kmv *united[CFG_MAX_NAMESPACES] = {0};
+	struct buf text = {0};
+	char user[16];
+
+	(void)state;
+	snprintf(globals.namespaces[NS_LISTED], sizeof(globals.namespaces[0]), "listed");
+	snprintf(globals.namespaces[NS_PLAIN], sizeof(globals.namespaces[0]), "plain");
+	atomic_store(&globals.n_namespaces, 6u);
+	master.globals = &globals;
+	master.presence = &p;
+	for (unsigned i = 0; i < 20000; i++) {
+		snprintf(user, sizeof(user), "%u", i);
+		say(0, NS_PLAIN, "", user, 1);
+		if (i < 100)
+			say(1, NS_LISTED, "a", user, 1);
+		if (i >= 1000)
+			say(0, NS_PLAIN, "", user, 0);
+	}
+	p.table = t;
+	for (unsigned i = 0; s.ready[NS_PLAIN] == NULL; i++) {
+		assert_true(i < 3);
+		sketch_walk(&s, &master, 2);
+	}
+	assert_int_equal(kmv_count(s.ready[NS_LISTED]), 100);
+	assert_int_equal(sketch_put(&s, &master, &text), 0);
+	sketch_read(united, &master, (struct slice){text.p, text.len});
+	assert_int_equal(kmv_count(united[NS_LISTED]), 100);
+	assert_int_equal(kmv_count(united[NS_PLAIN]), kmv_count(s.ready[NS_PLAIN]));
+	assert_in_range(kmv_count(united[NS_PLAIN]), 850, 1150);
+	sketch_read(united, &master, (struct slice){text.p, text.len});
+	assert_int_equal(kmv_count(united[NS_LISTED]), 100);
+	/* Nonsense of somebody else's. */
+	for (const char *const *bad = (const char *const[]){"", "[]", "{\"listed\":\"00zz00zz00zz00zz\"}",
+							    "{\"listed\":\"00\"}", "{\"listed\":7}",
+							    "{\"nobody\":\"0000000000000001\"}", NULL};
+	     *bad != NULL; bad++)
+		sketch_read(united, &master, (struct slice){*bad, strlen(*bad)});
+	assert_int_equal(kmv_count(united[NS_LISTED]), 100);
+	sketch_clear(united);
+	sketch_free(&s);
+	buf_free(&text);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -400,6 +494,9 @@ int main(void)
 		TEST(test_without_redis_nothing_is_kept),
 		TEST(test_random),
 		TEST(test_many),
+		TEST(test_kmv_is_exact_below_its_size),
+		TEST(test_kmv_estimates_above),
+		TEST(test_sketches_are_united),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
