@@ -35,15 +35,21 @@ struct identity {
 /* Read a hook's answer, a JSON object (docs/protocol.md, authorization hook). is_message: the answer to a
  * client's message: "frames" alone count, "allow" need not be there. Returns 0, or -1 with *wrong (a
  * constant) if it is no such answer: a missing or non-boolean "allow", a user that is neither string nor
- * integer, frames that are no array ... Out of memory is such a reason, too. */
+ * integer, frames that are no array ... Out of memory is such a reason, too. A reason that is too long for a
+ * Close is shortened; nothing else is. */
 int identity_read_hook(struct identity *id, struct slice body, bool is_message,
 		       const char **wrong) MUST_CHECK;
 
+/* May a server's Close carry it? (1000 is only ever an echo) */
+bool identity_is_close_code(unsigned code) MUST_CHECK;
+
 /* One that is allowed, of this user (at most IDENTITY_USER_MAX bytes). NULL: no memory. */
 struct identity *identity_of_user(struct slice user) MUST_CHECK;
-/* One that is refused, with 403, 1008 and this reason. NULL: no memory. */
-struct identity *identity_refused(const char *reason) MUST_CHECK;
+/* One that is refused, with this status, code 1008 and this reason. NULL: no memory. */
+struct identity *identity_refused(unsigned status, const char *reason) MUST_CHECK;
 
+/* The frames have been sent. Their text stays until the identity goes. */
+void identity_drop_frames(struct identity *id);
 void identity_clear(struct identity *id);
 /* Clear and free. NULL is fine. */
 void identity_free(struct identity *id);

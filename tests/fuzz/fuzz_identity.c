@@ -1,0 +1,81 @@
+/* LINK: worker/identity.c */
+/* fuzz_identity - answers of authorization hooks.
+ *
+ * Must hold beyond not crashing: all that is taken lies in the identity's own text and obeys the bounds; what
+ * is refused leaves nothing behind. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/json.h"
+#include "common/utf8.h"
+#include "worker/identity.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void must(bool holds)
+{
+	if (!holds)
+		abort();
+}
+
+static void check_slice(const struct identity *id, struct slice s, size_t max)
+{
+	if (s.len == 0)
+		return;
+	must(s.len <= max);
+	must(s.p >= id->text.p && s.p + s.len <= id->text.p + id->text.len);
+	must(utf8_is_valid(s.p, s.len));
+}
+
+#ifdef FUZZ_PLANT_BUG
+/* What a careless caller would do. The volatile pointer keeps the compiler from dropping it. */
+static void plant(struct slice session)
+{
+	char *volatile copy = malloc(8);
+
+	if (copy != NULL && session.len > 0)
+		memcpy(copy, session.p, session.len);
+	free(copy);
+}
+#endif
+
+static void check(struct slice body, bool is_message)
+{
+	struct identity id;
+	const char *wrong;
+	enum json_type type;
+
+	if (identity_read_hook(&id, body, is_message, &wrong) == -1) {
+		must(wrong != NULL && id.text.p == NULL && id.groups == NULL && id.frames == NULL);
+		return;
+	}
+	must(wrong == NULL && json_validate(body, &type) && type == JSON_TYPE_OBJECT);
+	must(id.text.len <= id.text.cap && id.text.cap >= body.len);
+	check_slice(&id, id.user, IDENTITY_USER_MAX);
+	check_slice(&id, id.session, IDENTITY_USER_MAX);
+	check_slice(&id, id.reason, IDENTITY_REASON_MAX);
+	check_slice(&id, id.info, body.len);
+	must(id.info.p == NULL || (json_validate(id.info, &type) && type == JSON_TYPE_OBJECT));
+	must(id.n_groups <= IDENTITY_GROUPS_MAX && id.n_frames <= IDENTITY_FRAMES_MAX);
+	for (unsigned i = 0; i < id.n_groups; i++) {
+		must(id.groups[i].len > 0);
+		check_slice(&id, id.groups[i], IDENTITY_USER_MAX);
+	}
+	for (unsigned i = 0; i < id.n_frames; i++)
+		check_slice(&id, id.frames[i], body.len);
+	must(id.is_allowed || is_message || (id.status >= 400 && identity_is_close_code(id.code)));
+	must(is_message || id.is_allowed || id.n_frames == 0);
+#ifdef FUZZ_PLANT_BUG
+	plant(id.session);
+#endif
+	identity_clear(&id);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct slice body = {(const char *)data, size};
+
+	check(body, false);
+	check(body, true);
+	return 0;
+}
