@@ -29,6 +29,7 @@ typedef _Atomic uint64_t counter; /* the one typedef: it names a meaning, hides 
 	X(hook_failures, "of these, not answered as they should be")                                                \
 	X(hook_cached, "connections decided without asking the hook")                                               \
 	X(hook_open, "connections refused at once because a hook's breaker was open")                               \
+	X(forwards_dropped, "client messages for a hook that were dropped: too many at once, or it did not answer")         \
 	X(evicted, "connections closed by disconnect, recheck or expiry")                                           \
 	X(accepted, "connections accepted")
 #define COUNTERS_MASTER(X)                                                                                          \

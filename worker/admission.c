@@ -344,7 +344,13 @@ void admission_free(struct admission *a)
  * memory. */
 static int first_frames(struct worker *w, struct conn *c, struct buf *out)
 {
-	return ns_of(w, c)->greeting != NULL ? rules_greeting(w, c, out) : 0;
+	const struct session *s = session_of(w, c);
+
+	if (ns_of(w, c)->greeting != NULL && rules_greeting(w, c, out) == -1)
+		return -1;
+	return ns_of(w, c)->hook_first_frames && s != NULL && s->who != NULL
+		       ? identity_put_frames(s->who, out)
+		       : 0;
 }
 
 /* A member now: the 101 and the first frames in one write, then what the client sent before them. */
@@ -362,6 +368,7 @@ static void welcome(struct worker *w, struct conn *c, struct slice answer)
 	    first_frames(w, c, &out) == -1) {
 		input_refuse(w, c, 503, "no_memory");
 	} else {
+		auth_opened(w, c);
 		conn_opened(w, c);
 		if (output_first(w, c, &out))
 			input_early(w, c, (struct slice){in.p, in.len});

@@ -211,7 +211,7 @@ static struct counters_ns *ns_count(const struct worker *w, const struct conn *c
 /* ms until something of the session's may be due; UINT64_MAX: never. */
 static uint64_t session_due(const struct worker *w, const struct conn *c)
 {
-	return u64_min(rules_due(w, c), rate_due(w, c));
+	return u64_min(auth_due(w, c), u64_min(rules_due(w, c), rate_due(w, c)));
 }
 
 /* OPEN: sleep until the next thing that may be due. */
@@ -238,7 +238,8 @@ static void set_open_timer(struct worker *w, struct conn *c)
 
 void conn_retime(struct worker *w, struct conn *c)
 {
-	set_open_timer(w, c);
+	if (c->state == CONN_OPEN && (c->flags & CONN_CLOSE_WAIT) == 0)
+		set_open_timer(w, c);
 }
 
 void conn_heard(struct worker *w, struct conn *c)
@@ -251,8 +252,7 @@ void conn_heard(struct worker *w, struct conn *c)
 	/* Answered: ping_due was the answer's deadline, the next ping is an interval behind the last one. */
 	c->flags &= (uint16_t)~CONN_PINGED;
 	c->ping_due += l->ping_interval - l->pong_timeout;
-	if (c->state == CONN_OPEN && (c->flags & CONN_CLOSE_WAIT) == 0)
-		set_open_timer(w, c);
+	conn_retime(w, c);
 }
 
 /* Who is known is of interest to an operator; anonymous ones only to who looks for an error. */
@@ -331,6 +331,7 @@ static void leave_service(struct worker *w, struct conn *c, uint16_t code, bool 
 	log_going(w, c, code);
 	behind_leave(w, c, keep_frame);
 	user_leave(w, c);
+	auth_forget(w, c);
 	channel_leave(w, c);
 	publish_forget(w, c);
 	publish_abandon(w, conn_tag(c));
@@ -450,7 +451,7 @@ static bool expired_ping(struct worker *w, struct conn *c)
 /* What of the session's is due? False: the connection is gone, or its timer is set for something else. */
 static bool expired_session(struct worker *w, struct conn *c)
 {
-	return rules_expired(w, c) && rate_expired(w, c);
+	return auth_expired(w, c) && rules_expired(w, c) && rate_expired(w, c);
 }
 
 /* OPEN: what is due? */

@@ -170,7 +170,7 @@ void conn_reject(struct worker *w, struct conn *c, struct slice answer, uint16_t
 /* Bytes came from the peer. */
 void conn_heard(struct worker *w, struct conn *c);
 
-/* OPEN: something may be due sooner than the timer says. */
+/* Something may be due sooner than the timer says. Nothing unless OPEN. */
 void conn_retime(struct worker *w, struct conn *c);
 
 /* Its timer fired. */

@@ -5,6 +5,7 @@
 
 #include "common/integer.h"
 #include "common/json.h"
+#include "common/wsframe.h"
 
 /* The members that count, raw; the last of repeated ones. p == NULL: absent, or null. */
 struct answer {
@@ -51,24 +52,24 @@ static bool walk(struct answer *a, struct slice body)
 
 /* Append the decoded string to the text, which has room for it (identity_read_hook): earlier slices stay
  * valid. */
-static bool put_string(struct identity *id, struct slice raw, size_t max, struct slice *out)
+static bool put_string(struct buf *text, struct slice raw, size_t max, struct slice *out)
 {
-	char *at = id->text.p + id->text.len;
-	ssize_t n = json_string_copy(raw, at, id->text.cap - id->text.len);
+	char *at = text->p + text->len;
+	ssize_t n = json_string_copy(raw, at, text->cap - text->len);
 
 	if (n == -1 || (size_t)n > max)
 		return false;
-	id->text.len += (size_t)n;
+	text->len += (size_t)n;
 	*out = (struct slice){at, (size_t)n};
 	return true;
 }
 
-static void put_raw(struct identity *id, struct slice raw, struct slice *out)
+static void put_raw(struct buf *text, struct slice raw, struct slice *out)
 {
-	char *at = id->text.p + id->text.len;
+	char *at = text->p + text->len;
 
 	memcpy(at, raw.p, raw.len);
-	id->text.len += raw.len;
+	text->len += raw.len;
 	*out = (struct slice){at, raw.len};
 }
 
@@ -112,7 +113,7 @@ static bool read_user(struct identity *id, const struct json_member *m)
 	size_t n;
 
 	if (m->type == JSON_TYPE_STRING)
-		return put_string(id, m->value, IDENTITY_USER_MAX, &id->user);
+		return put_string(&id->text, m->value, IDENTITY_USER_MAX, &id->user);
 	if (m->type != JSON_TYPE_NUMBER)
 		return false;
 	n = integer_canonical(m->value, at, u64_min(id->text.cap - id->text.len, IDENTITY_USER_MAX));
@@ -146,23 +147,23 @@ static int count_elements(const struct json_member *m, unsigned max)
 	return n <= max ? (int)n : -1;
 }
 
-static bool read_group(struct identity *id, struct slice raw, enum json_type type, struct slice *out)
+static bool read_group(struct buf *text, struct slice raw, enum json_type type, struct slice *out)
 {
-	return type == JSON_TYPE_STRING && put_string(id, raw, IDENTITY_USER_MAX, out) && out->len > 0;
+	return type == JSON_TYPE_STRING && put_string(text, raw, IDENTITY_USER_MAX, out) && out->len > 0;
 }
 
-static bool read_frame(struct identity *id, struct slice raw, enum json_type type, struct slice *out)
+static bool read_frame(struct buf *text, struct slice raw, enum json_type type, struct slice *out)
 {
 	if (type == JSON_TYPE_STRING)
-		return put_string(id, raw, SIZE_MAX, out);
+		return put_string(text, raw, SIZE_MAX, out);
 	if (type != JSON_TYPE_OBJECT && type != JSON_TYPE_ARRAY)
 		return false;
-	put_raw(id, raw, out);
+	put_raw(text, raw, out);
 	return true;
 }
 
-static bool read_list(struct identity *id, const struct json_member *m, unsigned max,
-		      bool (*read_one)(struct identity *, struct slice, enum json_type, struct slice *),
+static bool read_list(struct buf *text, const struct json_member *m, unsigned max,
+		      bool (*read_one)(struct buf *, struct slice, enum json_type, struct slice *),
 		      struct slice **list, unsigned *n)
 {
 	int count = count_elements(m, max);
@@ -176,7 +177,7 @@ static bool read_list(struct identity *id, const struct json_member *m, unsigned
 	if (*list == NULL || json_array_begin(&it, m->value) == -1)
 		return false;
 	while (json_array_next(&it, &raw, &type) == 1) {
-		if (!read_one(id, raw, type, &(*list)[*n]))
+		if (!read_one(text, raw, type, &(*list)[*n]))
 			return false;
 		(*n)++;
 	}
@@ -201,7 +202,7 @@ static const char *read_refusal(struct identity *id, const struct answer *a)
 	}
 	if (a->reason.value.p != NULL) {
 		if (a->reason.type != JSON_TYPE_STRING ||
-		    !put_string(id, a->reason.value, SIZE_MAX, &id->reason))
+		    !put_string(&id->text, a->reason.value, SIZE_MAX, &id->reason))
 			return "reason is no string";
 		shorten(&id->reason, IDENTITY_REASON_MAX);
 	}
@@ -215,16 +216,16 @@ static const char *read_welcome(struct identity *id, const struct answer *a)
 	if (a->info.value.p != NULL) {
 		if (a->info.type != JSON_TYPE_OBJECT)
 			return "info is no object";
-		put_raw(id, a->info.value, &id->info);
+		put_raw(&id->text, a->info.value, &id->info);
 	}
 	if (a->session.value.p != NULL &&
 	    (a->session.type != JSON_TYPE_STRING ||
-	     !put_string(id, a->session.value, IDENTITY_USER_MAX, &id->session)))
+	     !put_string(&id->text, a->session.value, IDENTITY_USER_MAX, &id->session)))
 		return "session is no string, or too long";
 	if (a->expires_at.value.p != NULL && !get_seconds(&a->expires_at, &id->expires_at))
 		return "expires_at is no time in seconds";
 	if (a->groups.value.p != NULL &&
-	    !read_list(id, &a->groups, IDENTITY_GROUPS_MAX, read_group, &id->groups, &id->n_groups))
+	    !read_list(&id->text, &a->groups, IDENTITY_GROUPS_MAX, read_group, &id->groups, &id->n_groups))
 		return "groups is no array of names, or too long";
 	return NULL;
 }
@@ -241,9 +242,22 @@ static const char *read_answer(struct identity *id, const struct answer *a, bool
 		wrong = id->is_allowed ? read_welcome(id, a) : read_refusal(id, a);
 	}
 	if (wrong == NULL && a->frames.value.p != NULL && (is_message || id->is_allowed) &&
-	    !read_list(id, &a->frames, IDENTITY_FRAMES_MAX, read_frame, &id->frames, &id->n_frames))
+	    !read_list(&id->frame_text, &a->frames, IDENTITY_FRAMES_MAX, read_frame, &id->frames,
+		       &id->n_frames))
 		return "frames is no array of objects, arrays and strings, or too long";
 	return wrong;
+}
+
+/* Nothing gets longer by being decoded. */
+static int reserve(struct identity *id, const struct answer *a)
+{
+	size_t n = a->reason.value.len + a->user.value.len + a->info.value.len + a->session.value.len +
+		   a->groups.value.len;
+
+	return buf_reserve(&id->text, n + 1) == -1 ||
+			       buf_reserve(&id->frame_text, a->frames.value.len + 1) == -1
+		       ? -1
+		       : 0;
 }
 
 int identity_read_hook(struct identity *id, struct slice body, bool is_message, const char **wrong)
@@ -254,7 +268,7 @@ int identity_read_hook(struct identity *id, struct slice body, bool is_message, 
 	*wrong = NULL;
 	if (!walk(&a, body))
 		*wrong = "no JSON object";
-	else if (buf_reserve(&id->text, body.len) == -1)
+	else if (reserve(id, &a) == -1)
 		*wrong = "no memory";
 	else
 		*wrong = read_answer(id, &a, is_message);
@@ -275,14 +289,117 @@ void identity_clear(struct identity *id)
 	free(id->groups);
 	free(id->frames);
 	buf_free(&id->text);
+	buf_free(&id->frame_text);
 	*id = (struct identity){0};
+}
+
+int identity_put_frames(const struct identity *id, struct buf *out)
+{
+	uint8_t header[WS_HEADER_MAX];
+
+	for (unsigned i = 0; i < id->n_frames; i++) {
+		size_t n = ws_header_put(header, WS_TEXT, id->frames[i].len);
+
+		if (buf_put(out, header, n) == -1 || buf_put(out, id->frames[i].p, id->frames[i].len) == -1)
+			return -1;
+	}
+	return 0;
 }
 
 void identity_drop_frames(struct identity *id)
 {
 	free(id->frames);
+	buf_free(&id->frame_text);
 	id->frames = NULL;
 	id->n_frames = 0;
+}
+
+static void move_slice(struct slice *s, const char *from, const char *to)
+{
+	if (s->p != NULL)
+		s->p = to + (s->p - from);
+}
+
+/* Let the slices of the text point into a copy of it, with room for `more` bytes. */
+static int move_text(struct identity *id, size_t more)
+{
+	struct buf old = id->text, text = {0};
+
+	if (buf_reserve(&text, old.len + more + 1) == -1 || buf_put(&text, old.p, old.len) == -1) {
+		buf_free(&text);
+		return -1;
+	}
+	move_slice(&id->reason, old.p, text.p);
+	move_slice(&id->user, old.p, text.p);
+	move_slice(&id->info, old.p, text.p);
+	move_slice(&id->session, old.p, text.p);
+	for (unsigned i = 0; i < id->n_groups; i++)
+		move_slice(&id->groups[i], old.p, text.p);
+	id->text = text;
+	return 0;
+}
+
+struct identity *identity_clone(const struct identity *id)
+{
+	struct identity *copy = malloc(sizeof(*copy));
+
+	if (copy == NULL)
+		return NULL;
+	*copy = *id;
+	copy->frames = NULL;
+	copy->n_frames = 0;
+	copy->frame_text = (struct buf){0};
+	copy->groups = id->n_groups == 0 ? NULL : malloc(id->n_groups * sizeof(*copy->groups));
+	if (id->n_groups > 0 && copy->groups == NULL) {
+		free(copy);
+		return NULL;
+	}
+	if (id->n_groups > 0)
+		memcpy(copy->groups, id->groups, id->n_groups * sizeof(*copy->groups));
+	if (move_text(copy, 0) == -1) {
+		free(copy->groups);
+		free(copy);
+		return NULL;
+	}
+	return copy;
+}
+
+static unsigned find_group(const struct identity *id, struct slice group)
+{
+	unsigned i = 0;
+
+	while (i < id->n_groups &&
+	       (id->groups[i].len != group.len || memcmp(id->groups[i].p, group.p, group.len) != 0))
+		i++;
+	return i;
+}
+
+int identity_add_group(struct identity *id, struct slice group)
+{
+	struct buf old = id->text;
+	struct slice *more;
+
+	if (find_group(id, group) < id->n_groups)
+		return 0;
+	if (id->n_groups == IDENTITY_GROUPS_MAX)
+		return -1;
+	more = realloc(id->groups, (id->n_groups + 1) * sizeof(*more));
+	if (more == NULL)
+		return -1;
+	id->groups = more;
+	if (move_text(id, group.len) == -1)
+		return -1;
+	buf_free(&old);
+	put_raw(&id->text, group, &id->groups[id->n_groups++]);
+	return 0;
+}
+
+void identity_remove_group(struct identity *id, struct slice group)
+{
+	unsigned i = find_group(id, group);
+
+	if (i < id->n_groups)
+		id->groups[i] = id->groups[--id->n_groups];
 }
 
 void identity_free(struct identity *id)

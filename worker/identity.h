@@ -1,7 +1,7 @@
 /* identity.h - what an authorization says about a connection, whoever said it (hook, token, query). Worker;
  * pure.
  *
- * All strings are slices of `text`, which the identity owns.
+ * All strings are slices of `text`, frames of `frame_text`; the identity owns both.
  */
 #ifndef RC_IDENTITY_H
 #define RC_IDENTITY_H
@@ -29,7 +29,7 @@ struct identity {
 	struct slice *frames; /* first frames, in order: the text of each; the array is owned */
 	unsigned n_frames;
 
-	struct buf text;
+	struct buf text, frame_text; /* all of the above */
 };
 
 /* Read a hook's answer, a JSON object (docs/protocol.md, authorization hook). is_message: the answer to a
@@ -48,7 +48,15 @@ struct identity *identity_of_user(struct slice user) MUST_CHECK;
 /* One that is refused, with this status, code 1008 and this reason. NULL: no memory. */
 struct identity *identity_refused(unsigned status, const char *reason) MUST_CHECK;
 
-/* The frames have been sent. Their text stays until the identity goes. */
+/* A copy without the frames. NULL: no memory. */
+struct identity *identity_clone(const struct identity *id) MUST_CHECK;
+/* Put into a group, or out of it; nothing if that is so already. 0, or -1: no memory, or in too many. */
+int identity_add_group(struct identity *id, struct slice group) MUST_CHECK;
+void identity_remove_group(struct identity *id, struct slice group);
+
+/* Append its frames, each a text frame of the WebSocket protocol. 0, or -1: no memory. */
+int identity_put_frames(const struct identity *id, struct buf *out) MUST_CHECK;
+/* The frames have been sent: their memory goes. */
 void identity_drop_frames(struct identity *id);
 void identity_clear(struct identity *id);
 /* Clear and free. NULL is fine. */

@@ -129,6 +129,7 @@ void worker_tick(struct worker *w)
 	slot_beat(&w->slot);
 	while ((index = wheel_expire(&w->wheel, w->now_ms)) != WHEEL_NONE)
 		conn_expired(w, conn_at(&w->conns, index));
+	auth_tick(w);
 	accept_tick(w);
 	admin_tick(w);
 	behind_sweep(w);

@@ -18,12 +18,12 @@ static void must(bool holds)
 		abort();
 }
 
-static void check_slice(const struct identity *id, struct slice s, size_t max)
+static void check_slice(const struct buf *text, struct slice s, size_t max)
 {
 	if (s.len == 0)
 		return;
 	must(s.len <= max);
-	must(s.p >= id->text.p && s.p + s.len <= id->text.p + id->text.len);
+	must(s.p >= text->p && s.p + s.len <= text->p + text->len);
 	must(utf8_is_valid(s.p, s.len));
 }
 
@@ -50,19 +50,19 @@ static void check(struct slice body, bool is_message)
 		return;
 	}
 	must(wrong == NULL && json_validate(body, &type) && type == JSON_TYPE_OBJECT);
-	must(id.text.len <= id.text.cap && id.text.cap >= body.len);
-	check_slice(&id, id.user, IDENTITY_USER_MAX);
-	check_slice(&id, id.session, IDENTITY_USER_MAX);
-	check_slice(&id, id.reason, IDENTITY_REASON_MAX);
-	check_slice(&id, id.info, body.len);
+	must(id.text.len <= id.text.cap && id.frame_text.len <= id.frame_text.cap);
+	check_slice(&id.text, id.user, IDENTITY_USER_MAX);
+	check_slice(&id.text, id.session, IDENTITY_USER_MAX);
+	check_slice(&id.text, id.reason, IDENTITY_REASON_MAX);
+	check_slice(&id.text, id.info, body.len);
 	must(id.info.p == NULL || (json_validate(id.info, &type) && type == JSON_TYPE_OBJECT));
 	must(id.n_groups <= IDENTITY_GROUPS_MAX && id.n_frames <= IDENTITY_FRAMES_MAX);
 	for (unsigned i = 0; i < id.n_groups; i++) {
 		must(id.groups[i].len > 0);
-		check_slice(&id, id.groups[i], IDENTITY_USER_MAX);
+		check_slice(&id.text, id.groups[i], IDENTITY_USER_MAX);
 	}
 	for (unsigned i = 0; i < id.n_frames; i++)
-		check_slice(&id, id.frames[i], body.len);
+		check_slice(&id.frame_text, id.frames[i], body.len);
 	must(id.is_allowed || is_message || (id.status >= 400 && identity_is_close_code(id.code)));
 	must(is_message || id.is_allowed || id.n_frames == 0);
 #ifdef FUZZ_PLANT_BUG

@@ -177,6 +177,7 @@ static void what_is_no_answer(void **state)
 			fail_msg("taken: %s", cases[i]);
 		assert_non_null(wrong);
 		assert_null(id.text.p);
+		assert_null(id.frame_text.p);
 	}
 }
 
@@ -233,6 +234,40 @@ static void an_answer_to_a_message(void **state)
 	assert_int_equal(identity_read_hook(&id, text("\"pong\""), true, &wrong), -1);
 }
 
+static void copies_stand_alone(void **state)
+{
+	struct identity id, *copy;
+
+	(void)state;
+	read_ok(&id,
+		"{\"allow\":true,\"user\":7,\"info\":{\"a\":1},\"groups\":[\"a\",\"b\"],\"frames\":[\"x\"]}");
+	copy = identity_clone(&id);
+	assert_non_null(copy);
+	identity_clear(&id);
+	assert_true(copy->is_allowed);
+	is_text(copy->user, "7");
+	is_text(copy->info, "{\"a\":1}");
+	is_text(copy->groups[0], "a");
+	is_text(copy->groups[1], "b");
+	assert_int_equal(copy->n_frames, 0);
+	assert_int_equal(identity_add_group(copy, text("c")), 0);
+	assert_int_equal(identity_add_group(copy, text("b")), 0);
+	assert_int_equal(copy->n_groups, 3);
+	is_text(copy->groups[2], "c");
+	is_text(copy->user, "7");
+	identity_remove_group(copy, text("a"));
+	identity_remove_group(copy, text("nowhere"));
+	assert_int_equal(copy->n_groups, 2);
+	is_text(copy->groups[0], "c");
+	is_text(copy->groups[1], "b");
+	identity_free(copy);
+	copy = identity_of_user(text("9"));
+	assert_int_equal(identity_add_group(copy, text("g")), 0);
+	is_text(copy->user, "9");
+	is_text(copy->groups[0], "g");
+	identity_free(copy);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -243,6 +278,7 @@ int main(void)
 		cmocka_unit_test(what_is_no_answer),
 		cmocka_unit_test(bounds),
 		cmocka_unit_test(an_answer_to_a_message),
+		cmocka_unit_test(copies_stand_alone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
