@@ -376,12 +376,3 @@ bool rules_expired(struct worker *w, struct conn *c)
 		c->ext->has_idle = true;
 	return true;
 }
-
-/* Until auth.c has it. */
-__attribute__((weak)) bool auth_forward(struct worker *w, struct conn *c, struct slice message)
-{
-	(void)w;
-	(void)c;
-	(void)message;
-	return false;
-}
