@@ -1,11 +1,14 @@
 /* LINK: tests/unit/worker_rig.c worker/%.c shm/%.c */
-/* Random clients (join, leave, publish, stall, resume, close, hang up) against a simple model that knows what
- * each of them must receive. The seed is printed; `test_random SEED [STEPS]` replays one.
+/* Random clients (join, leave, publish, stall, resume, close, hang up), some of them known users with groups
+ * that change, and records for rooms, users and groups, against a simple model that knows what each of them
+ * must receive. The seed is printed; `test_random SEED [STEPS]` replays one.
  *
- * The model of a channel is the list of what was committed on it, by number. The model of a client is the
- * number of the next record that it must get: none is lost, repeated or out of order, except that
- *   - on a slow = skip channel numbers may jump forward; all jumps together are what the counter says;
- *   - a connection may end with 1013, or by a reset, only if its client had stopped reading.
+ * The model of a namespace is the list of what was committed in it, in order, with who must get it and who
+ * may. The model of a client is its place in that list: of what must come to it nothing is lost, nothing
+ * comes twice, to somebody else, or out of order, except that
+ *   - in a slow = skip namespace it may be passed over; all that was is no more than what the counter says;
+ *   - a connection may end with 1013, or by a reset, only if its client had stopped reading;
+ *   - what is for a group that the user enters or leaves while it is under way may come or not.
  */
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,7 +25,9 @@
 
 #define CLIENTS     40
 #define ROOMS       4
-#define LOG_MAX     60000 /* records of one channel */
+#define USERS       6
+#define GROUPS      4
+#define LOG_MAX     120000 /* records of one namespace */
 #define PAYLOAD_MAX 300000
 
 enum want { ABSENT, JOINING, READING, STALLED, CLOSING };
@@ -31,8 +36,10 @@ struct model {
 	struct rig_client c;
 	enum want state;
 	struct rig_channel *ch;
-	uint64_t joined_at;  /* the channel's number when the request went out */
-	uint64_t next;       /* number of the next record; 0 = the first one decides */
+	int user;           /* -1: anonymous */
+	uint64_t joined_at; /* place in the list when the request went out */
+	uint64_t next;      /* where it goes on; meaningful with has_begun, else the first record decides */
+	bool has_begun;
 	bool has_stalled;    /* ever: it stopped reading, or may come to be a quarter of the ring behind */
 	uint64_t closed_ms;  /* when it sent its Close */
 	bool is_half_closed; /* its Close is sent */
@@ -41,17 +48,29 @@ struct model {
 	unsigned pings;
 };
 
+/* A record. Clients are bits, by their place in the model. */
+struct entry {
+	uint64_t id, pos; /* pos: where it was about to be committed */
+	uint64_t must, may;
+	const struct rig_channel *ch; /* NULL: targeted */
+	uint32_t len;
+	uint8_t users, groups; /* targets: bits */
+};
+
 struct record_log {
-	uint64_t *id;  /* by number - 1 */
-	uint64_t *pos; /* where it was about to be committed */
-	uint32_t *len;
+	struct entry *e;
 	uint64_t n;
 };
 
+_Static_assert(CLIENTS <= 64, "bits of an entry");
+
 static struct rig r;
 static struct model m[CLIENTS];
-static struct record_log logs[RIG_NAMESPACES * ROOMS * 64];
-static uint64_t seed, next_id, skipped, closed_1013;
+static struct record_log logs[RIG_NAMESPACES];
+static uint8_t groups_of[USERS]; /* bits */
+static const char *const user_names[] = {"u0", "u1", "u2", "u3", "u4", "u5"};
+static const char *const group_names[] = {"red", "green", "blue", "a-group-whose-name-is-long"};
+static uint64_t seed, next_id, skipped, closed_1013, got_targeted;
 static unsigned long steps = 6000;
 static bool is_memory_short; /* half of the seeds: whoever is inside a copied frame may be reset */
 static uint8_t payload[PAYLOAD_MAX];
@@ -106,12 +125,11 @@ static size_t random_len(void)
 	}
 }
 
-static struct record_log *log_of(const struct rig_channel *ch)
+static uint64_t first_lacking(const struct conn_ext *x)
 {
-	size_t i = (size_t)(ch - r.channels);
-
-	assert_true(i < ARRAY_LEN(logs));
-	return &logs[i];
+	if (x->pos == 0 || x->direct_pos == 0)
+		return x->pos + x->direct_pos;
+	return x->pos < x->direct_pos ? x->pos : x->direct_pos;
 }
 
 /* Before each commit: who may be too slow, although it reads whenever it is its turn? */
@@ -121,59 +139,96 @@ static void note_slow(void)
 		const struct conn *c = m[i].state == ABSENT ? NULL : rig_conn(&r, &m[i].c);
 
 		if (c != NULL && (c->flags & CONN_BEHIND) != 0 &&
-		    r.ring.head + PAYLOAD_MAX + 1000 - c->ext->pos > r.ring.size / 4)
+		    r.ring.head + PAYLOAD_MAX + 1000 - first_lacking(c->ext) > r.ring.size / 4)
 			m[i].has_stalled = true;
 	}
 }
 
-/* The record is about to be committed as number ch->seq + 1. */
+/* A record is about to be committed. */
+static struct entry *log_entry(unsigned ns, struct slice p)
+{
+	struct record_log *l = &logs[ns];
+	struct entry *e;
+
+	note_slow();
+	if (l->e == NULL)
+		l->e = malloc(LOG_MAX * sizeof(*l->e));
+	assert_non_null(l->e);
+	assert_true(l->n < LOG_MAX);
+	e = &l->e[l->n++];
+	*e = (struct entry){.pos = r.ring.head, .len = (uint32_t)p.len};
+	memcpy(&e->id, p.p, 8);
+	return e;
+}
+
+/* Is it for client `i`, as things are now? */
+static void judge(struct entry *e, int i)
+{
+	const struct model *c = &m[i];
+	uint64_t bit = UINT64_C(1) << i;
+	bool is_for = false;
+
+	if (c->state != ABSENT && e->ch != NULL)
+		is_for = c->ch == e->ch;
+	else if (c->state != ABSENT && c->user >= 0)
+		is_for = (e->users >> c->user & 1) != 0 || (e->groups & groups_of[c->user]) != 0;
+	e->must = is_for ? e->must | bit : e->must & ~bit;
+	e->may &= ~bit;
+}
+
+/* One for a room. */
 static void log_record(struct rig *rig, struct rig_channel *ch, uint8_t opcode, struct slice p)
 {
-	struct record_log *l = log_of(ch);
+	struct entry *e = log_entry(ch->ns, p);
 
 	(void)rig;
-	note_slow();
 	assert_int_equal(opcode, WS_BINARY);
-	assert_true(l->n == ch->seq);
-	assert_true(l->n < LOG_MAX);
-	if (l->id == NULL) {
-		l->id = malloc(LOG_MAX * sizeof(*l->id));
-		l->pos = malloc(LOG_MAX * sizeof(*l->pos));
-		l->len = malloc(LOG_MAX * sizeof(*l->len));
-		assert_non_null(l->id);
-		assert_non_null(l->pos);
-		assert_non_null(l->len);
+	e->ch = ch;
+	for (int i = 0; i < CLIENTS; i++)
+		judge(e, i);
+}
+
+/* One for users and groups. */
+static void log_targeted(unsigned ns, uint8_t users, uint8_t groups, struct slice p)
+{
+	struct entry *e = log_entry(ns, p);
+
+	e->users = users;
+	e->groups = groups;
+	for (int i = 0; i < CLIENTS; i++) {
+		if (m[i].state != ABSENT && m[i].ch->ns == ns)
+			judge(e, i);
 	}
-	memcpy(&l->id[l->n], p.p, 8);
-	l->pos[l->n] = r.ring.head;
-	l->len[l->n++] = (uint32_t)p.len;
 }
 
 /* ---- what a client got */
 
 static void got_record(struct model *c, const struct rig_frame *f)
 {
-	const struct record_log *l = log_of(c->ch);
-	uint64_t id = check_payload(f), n;
+	const struct record_log *l = &logs[c->ch->ns];
+	uint64_t id = check_payload(f), n = c->has_begun ? c->next : c->joined_at,
+		 bit = UINT64_C(1) << (c - m);
 
-	if (c->next == 0) {
+	for (; n < l->n && l->e[n].id != id; n++) {
 		/* The membership begins somewhere between the request and the 101. */
-		n = c->joined_at;
-		while (n < l->n && l->id[n] != id)
-			n++;
-	} else {
-		n = c->next - 1;
-		if (c->ch->ns == RIG_SKIP && c->has_stalled) {
-			while (n < l->n && l->id[n] != id)
-				n++;
-			skipped += n - (c->next - 1);
-		}
+		if (!c->has_begun || (l->e[n].must & bit) == 0)
+			continue;
+		if (c->ch->ns == RIG_SKIP && c->has_stalled)
+			skipped++;
+		else
+			fail_msg("client %td: record %llu of its namespace was lost", c - m,
+				 (unsigned long long)n);
 	}
-	if (n >= l->n || l->id[n] != id)
-		fail_msg("client %td: not the record that it must get next (number %llu)", c - m,
+	if (n >= l->n)
+		fail_msg("client %td: a record came twice or out of order, behind number %llu", c - m,
 			 (unsigned long long)c->next);
-	assert_int_equal(l->len[n], f->len);
-	c->next = n + 2;
+	if (((l->e[n].must | l->e[n].may) & bit) == 0)
+		fail_msg("client %td: record %llu of its namespace is not for it", c - m,
+			 (unsigned long long)n);
+	assert_int_equal(l->e[n].len, f->len);
+	got_targeted += l->e[n].users != 0 || l->e[n].groups != 0;
+	c->has_begun = true;
+	c->next = n + 1;
 	if (id == c->last_own)
 		c->last_own = 0;
 }
@@ -239,15 +294,28 @@ static void readers_read(void)
 
 /* ---- what may happen */
 
-/* Number of the channel's last record that the worker has handled: who joins now gets what follows. */
-static uint64_t handled(const struct rig_channel *ch)
+/* The list's first record that the worker has not handled: who joins now may get it. */
+static uint64_t handled(unsigned ns)
 {
-	const struct record_log *l = log_of(ch);
+	const struct record_log *l = &logs[ns];
 	uint64_t n = l->n;
 
-	while (n > 0 && l->pos[n - 1] >= r.w->fanout.done)
+	while (n > 0 && l->e[n - 1].pos >= r.w->fanout.done)
 		n--;
 	return n;
+}
+
+/* Names of the bits, NULL behind the last. */
+static const char *const *names_of(uint8_t bits, const char *const *names, const char **dst)
+{
+	size_t n = 0;
+
+	for (unsigned i = 0; bits >> i != 0; i++) {
+		if ((bits >> i & 1) != 0)
+			dst[n++] = names[i];
+	}
+	dst[n] = NULL;
+	return dst;
 }
 
 static void join(struct model *c)
@@ -272,8 +340,19 @@ static void join(struct model *c)
 		snprintf(path + 30, 10, "room%u", room);
 		c->ch = rig_channel(&r, spaces[kind], spaces[kind] == RIG_FAMILY ? "" : path + 30);
 	}
-	c->joined_at = handled(c->ch);
+	c->joined_at = handled(c->ch->ns);
 	c->state = JOINING;
+	c->user = (int)random_below(USERS + 3);
+	if (c->user < USERS) {
+		const char *list[GROUPS + 1];
+
+		rig_identify(&r, &c->c, user_names[c->user], names_of(groups_of[c->user], group_names, list));
+	} else {
+		c->user = -1;
+	}
+	/* What is committed already and not yet read may be for it, and is not for whoever had its place. */
+	for (uint64_t k = c->joined_at; k < logs[c->ch->ns].n; k++)
+		judge(&logs[c->ch->ns].e[k], (int)(c - m));
 	rig_request(&c->c, path);
 }
 
@@ -314,6 +393,55 @@ static void master_publishes(void)
 	}
 }
 
+static void master_publishes_to(void)
+{
+	static const unsigned spaces[] = {RIG_DEMO, RIG_DEMO, RIG_SKIP, RIG_FAMILY, RIG_ECHO};
+	unsigned ns = spaces[random_below(5)], n = 1 + random_below(8);
+
+	for (unsigned i = 0; i < n; i++) {
+		uint8_t users = (uint8_t)(random_below(1u << USERS) & random_below(1u << USERS));
+		uint8_t groups = (uint8_t)(random_below(1u << GROUPS) & random_below(1u << GROUPS));
+		const char *user_list[USERS + 1], *group_list[GROUPS + 1];
+		size_t len = make_payload(++next_id, random_len());
+
+		if (!rig_has_space(&r, 0, len + 1000))
+			return;
+		log_targeted(ns, users, groups, (struct slice){(char *)payload, len});
+		rig_publish_to(&r, ns, WS_BINARY, names_of(users, user_names, user_list),
+			       names_of(groups, group_names, group_list), payload, len, random_below(2));
+	}
+}
+
+/* A user enters or leaves a group. What is under way and is for him by that group alone may come or not: all
+ * of it has been read, but who is behind asks again when it catches up. */
+static void change_group(void)
+{
+	unsigned user = random_below(USERS), group = random_below(GROUPS);
+	struct slice name = {user_names[user], strlen(user_names[user])};
+	bool is_in = (groups_of[user] >> group & 1) != 0;
+
+	for (int i = 0; i < CLIENTS; i++) {
+		if (m[i].state == JOINING && m[i].user == (int)user)
+			return; /* it brings the groups that it was given when it came */
+	}
+	rig_settle(&r);
+	assert_int_equal(r.w->fanout.done, r.ring.head);
+	groups_of[user] ^= (uint8_t)(1u << group);
+	user_change_group(r.w, (struct slice){group_names[group], strlen(group_names[group])}, &name,
+			  is_in ? 0 : 1, &name, is_in ? 1 : 0);
+	for (int i = 0; i < CLIENTS; i++) {
+		struct record_log *l =
+			m[i].state == ABSENT || m[i].user != (int)user ? NULL : &logs[m[i].ch->ns];
+
+		for (uint64_t k = m[i].has_begun ? m[i].next : m[i].joined_at; l != NULL && k < l->n; k++) {
+			if ((l->e[k].groups >> group & 1) == 0 || (l->e[k].users >> user & 1) != 0)
+				continue;
+			l->e[k].must &= ~(UINT64_C(1) << i);
+			l->e[k].may |= UINT64_C(1) << i;
+		}
+	}
+}
+
 /* As a drain does, at any moment: paused, behind, in the middle of a frame, while its Close waits. */
 static void worker_closes(struct model *c)
 {
@@ -329,7 +457,7 @@ static void step(void)
 {
 	struct model *c = &m[random_below(CLIENTS)];
 
-	switch (random_below(20)) {
+	switch (random_below(26)) {
 	case 0:
 	case 1:
 	case 2:
@@ -387,6 +515,16 @@ static void step(void)
 	case 15:
 		client_publishes(c);
 		break;
+	case 16:
+	case 17:
+	case 18:
+	case 19:
+		master_publishes_to();
+		break;
+	case 20:
+		if (random_below(3) == 0)
+			change_group();
+		break;
 	default:
 		if (r.n_channels > 0)
 			master_publishes();
@@ -424,12 +562,14 @@ static void finish(void)
 			continue;
 		assert_int_not_equal(c->state, JOINING);
 		assert_int_equal(rig_rest(&c->c), 0);
-		if (c->next == 0)
-			continue;
-		if (c->ch->ns == RIG_SKIP && c->has_stalled)
-			skipped += c->ch->seq - (c->next - 1);
-		else
-			assert_int_equal(c->next, c->ch->seq + 1);
+		for (uint64_t k = c->next; c->has_begun && k < logs[c->ch->ns].n; k++) {
+			if ((logs[c->ch->ns].e[k].must >> i & 1) == 0)
+				continue;
+			if (c->ch->ns != RIG_SKIP || !c->has_stalled)
+				fail_msg("client %d: record %llu of its namespace never came", i,
+					 (unsigned long long)k);
+			skipped++;
+		}
 		assert_null(rig_conn(&r, &c->c)->ext);
 	}
 }
@@ -463,9 +603,12 @@ static void random_clients(void **state)
 	}
 	finish();
 	counted = count_get(&r.w->count->ns[RIG_SKIP + 3].dropped[COUNT_DROPPED_slow_skip]);
-	print_message("%llu messages, %llu closed as slow, %llu skipped, %llu copies, %llu catch-up reads\n",
-		      (unsigned long long)next_id, (unsigned long long)closed_1013,
-		      (unsigned long long)counted, (unsigned long long)RIG_COUNT(&r, slow_copies),
+	print_message("%llu messages, %llu deliveries by target, %llu closed as slow, %llu skipped, %llu "
+		      "copies, %llu catch-up "
+		      "reads\n",
+		      (unsigned long long)next_id, (unsigned long long)got_targeted,
+		      (unsigned long long)closed_1013, (unsigned long long)counted,
+		      (unsigned long long)RIG_COUNT(&r, slow_copies),
 		      (unsigned long long)RIG_COUNT(&r, catchup_reads));
 	/* Those that left while they missed something are in the counter only. */
 	assert_true(skipped <= counted);
@@ -482,9 +625,7 @@ static void random_clients(void **state)
 	rig_check(&r);
 	rig_stop(&r);
 	for (size_t i = 0; i < ARRAY_LEN(logs); i++) {
-		free(logs[i].id);
-		free(logs[i].pos);
-		free(logs[i].len);
+		free(logs[i].e);
 		logs[i] = (struct record_log){0};
 	}
 }

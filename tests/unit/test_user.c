@@ -162,7 +162,7 @@ static void many_wait_and_all_come_in(void **state)
 {
 	enum { N = 300 };
 	static struct rig_client c[N];
-	static char ids[N][8];
+	static char ids[N][16];
 
 	(void)state;
 	begin();
@@ -262,7 +262,7 @@ static void tables_hold_thousands(void **state)
 {
 	enum { N = 1200, GROUPS = 40 };
 	static struct rig_client c[N];
-	static char ids[N][8], names[GROUPS][8];
+	static char ids[N][16], names[GROUPS][16];
 
 	(void)state;
 	begin();
