@@ -82,6 +82,24 @@ void conn_id(const struct worker *w, const struct conn *c, char dst[CONN_ID_SIZE
 		 w->boot->incarnation & 0xffffff, c->gen, c->index);
 }
 
+struct conn *conn_by_id(struct worker *w, struct slice id)
+{
+	char name[CONN_ID_SIZE];
+	struct conn *c;
+	unsigned long index;
+
+	if (id.len >= sizeof(name) || id.len < 5)
+		return NULL;
+	memcpy(name, id.p, id.len);
+	name[id.len] = '\0';
+	index = strtoul(name + id.len - 5, NULL, 16);
+	if (index >= (unsigned long)w->conns.n_segments * CONN_SEGMENT)
+		return NULL;
+	c = conn_at(&w->conns, (uint32_t)index);
+	conn_id(w, c, name);
+	return c->state != CONN_FREE && strlen(name) == id.len && memcmp(name, id.p, id.len) == 0 ? c : NULL;
+}
+
 static uint64_t epoll_key(uint32_t index, uint32_t gen)
 {
 	return (uint64_t)gen << 32 | index;
@@ -174,8 +192,8 @@ void conn_ext_trim(struct conn *c)
 		buf_free(&x->out);
 	if (x->in.len == 0)
 		buf_free(&x->in);
-	if (x->ws != NULL || x->http != NULL || x->admission != NULL || x->in.len > 0 || x->out.len > 0 || x->has_pong ||
-	    x->partial != NULL || (c->flags & (CONN_BEHIND | CONN_PAUSED)) != 0)
+	if (x->ws != NULL || x->http != NULL || x->admission != NULL || x->in.len > 0 || x->out.len > 0 ||
+	    x->has_pong || x->partial != NULL || (c->flags & (CONN_BEHIND | CONN_PAUSED)) != 0)
 		return;
 	free(x);
 	c->ext = NULL;

@@ -10,11 +10,11 @@
  *        +----------------+<--------------------+<------------------+<---------------- CLOSING
  *
  *   HANDSHAKE    bounded by handshake_timeout (from accept, no byte resets it)
- *   AUTHORIZING  the hook has been asked (admission.h); bounded by handshake_timeout. Refused: ended as in HANDSHAKE,
- *                or (accept-then-close) 101 and Close, hence CLOSING
- *   JOINING      the 101 waits for the master's REC_SUBSCRIBED; bounded by handshake_timeout
- *   OPEN       member of a channel; ping_interval / pong_timeout, idle_timeout
- *   CLOSING    no member any more; a Close is on its way or answered; bounded by close_linger, then RST
+ *   AUTHORIZING  the hook has been asked (admission.h); bounded by handshake_timeout. Refused: ended as in
+ * HANDSHAKE, or (accept-then-close) 101 and Close, hence CLOSING JOINING      the 101 waits for the master's
+ * REC_SUBSCRIBED; bounded by handshake_timeout OPEN       member of a channel; ping_interval / pong_timeout,
+ * idle_timeout CLOSING    no member any more; a Close is on its way or answered; bounded by close_linger,
+ * then RST
  *
  * Worker; one thread. Pointers are valid until the connection is freed: segments never move.
  */
@@ -78,12 +78,12 @@ _Static_assert(sizeof(struct conn) == 64, "conn: one cache line");
 
 /* What a connection needs only while something is unfinished. */
 struct conn_ext {
-	struct ws_in *ws;         /* unfinished input (ws.h) */
-	uint32_t ws_since;        /* ms when it began */
-	struct http_parser *http; /* HANDSHAKE */
+	struct ws_in *ws;            /* unfinished input (ws.h) */
+	uint32_t ws_since;           /* ms when it began */
+	struct http_parser *http;    /* HANDSHAKE */
 	struct admission *admission; /* AUTHORIZING, and JOINING before the channel is asked for */
-	struct buf in;            /* HANDSHAKE: the head so far. Later: bytes behind a held message */
-	struct buf out;           /* control frames and replies not yet taken */
+	struct buf in;               /* HANDSHAKE: the head so far. Later: bytes behind a held message */
+	struct buf out;              /* control frames and replies not yet taken */
 	size_t out_off;
 
 	/* CONN_BEHIND (behind.h): the next record of its channel, and of the namespace's own channel if that
@@ -130,6 +130,9 @@ static inline struct conn *conn_at(const struct conn_table *t, uint32_t index)
 #define CONN_ID_SIZE 48
 void conn_id(const struct worker *w, const struct conn *c, char dst[CONN_ID_SIZE]);
 
+/* The connection of that name; NULL: not of this worker, or gone. */
+struct conn *conn_by_id(struct worker *w, struct slice id);
+
 /* Make w->conns and w->wheel; opens the epoll set. 0, or -1 with errno. */
 int conn_table_init(struct worker *w, uint32_t max) MUST_CHECK;
 
@@ -163,8 +166,8 @@ void conn_drop(struct worker *w, struct conn *c, bool rst, uint16_t code);
  * answer. */
 void conn_linger(struct worker *w, struct conn *c);
 
-/* Refused, but after the upgrade: `answer` is the 101, a Close with `code` and `reason` follows. Never a member; then as
- * in conn_close(). */
+/* Refused, but after the upgrade: `answer` is the 101, a Close with `code` and `reason` follows. Never a
+ * member; then as in conn_close(). */
 void conn_reject(struct worker *w, struct conn *c, struct slice answer, uint16_t code, const char *reason);
 
 /* Bytes came from the peer. */

@@ -1,12 +1,19 @@
 /* control.c - what the master tells this worker through the ring; leaving service. */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
 
+#include "common/json.h"
 #include "common/log.h"
 #include "shm/uplink.h"
 #include "worker/input.h"
+#include "worker/command.h"
 #include "worker/stats.h"
 #include "worker/worker.h"
+
+#define TOLD_CHUNK        8192u /* bytes of one UP_TOLD */
+#define TOLD_OVERFLOW_MAX (UINT64_C(8) << 20)
 
 static void subscribed(struct worker *w, const struct rec *h, struct slice room)
 {
@@ -98,6 +105,60 @@ static void gap(struct worker *w, uint16_t ns_id)
 	}
 }
 
+static void tell(struct worker *w, uint32_t survey, struct buf *json, bool is_last)
+{
+	struct up_rec h = {.type = UP_TOLD, .request = survey, .opcode = is_last ? 0 : 1};
+
+	publish_control_payload(w, &h, (struct slice){0}, (struct slice){json->p, json->len});
+	json->len = 0;
+}
+
+/* "ns:room":members, of a channel that has some; into `one`. */
+static int put_channel(const struct worker *w, const struct channel *ch, struct buf *one)
+{
+	char name[CFG_NAME_MAX + 1 + CFG_ROOM_MAX + 1];
+	int len = snprintf(name, sizeof(name), "%s%s", w->config->namespaces[ch->ns].name,
+			   ch->room_len > 0 ? ":" : "");
+	size_t n = (size_t)len;
+
+	if (ch->room_len > 0)
+		memcpy(name + n, ch->room, ch->room_len);
+	one->len = 0;
+	if (json_put_string(one, (struct slice){name, n + ch->room_len}) == -1)
+		return -1;
+	return buf_printf(one, ":%" PRIu32, ch->n);
+}
+
+/* SURVEY_CHANNELS. Without memory, or when the master does not read, what has been told so far is the answer.
+ */
+static void tell_channels(struct worker *w, uint32_t survey)
+{
+	const struct channel_table *t = &w->channels;
+	struct buf json = {0}, one = {0};
+	bool is_good = true;
+
+	for (uint32_t i = 0; is_good && i < t->n_segments * CHANNEL_SEGMENT; i++) {
+		const struct channel *ch = channel_at(t, i);
+
+		if (i % 1024 == 1023)
+			slot_beat(&w->slot);
+		if (ch->state != CHANNEL_SUBSCRIBED || ch->n == 0)
+			continue;
+		is_good = put_channel(w, ch, &one) == 0 && w->control_overflow.len < TOLD_OVERFLOW_MAX;
+		if (is_good && json.len + one.len + 2 > TOLD_CHUNK) {
+			is_good = buf_puts(&json, "}") == 0;
+			tell(w, survey, &json, false);
+		}
+		is_good = is_good && buf_puts(&json, json.len == 0 ? "{" : ",") == 0 &&
+			  buf_put(&json, one.p, one.len) == 0;
+	}
+	if (!is_good || (json.len == 0 && buf_puts(&json, "{") == -1) || buf_puts(&json, "}") == -1)
+		json.len = 0;
+	tell(w, survey, &json, true);
+	buf_free(&json);
+	buf_free(&one);
+}
+
 void control_handle(struct worker *w, const struct rec *h, struct slice room, struct slice payload)
 {
 	switch ((enum rec_type)h->type) {
@@ -127,9 +188,14 @@ void control_handle(struct worker *w, const struct rec *h, struct slice room, st
 	case REC_REPLY:
 		ask_reply(w, (uint32_t)h->id, (enum rec_reply)h->arg[0], payload);
 		break;
-	case REC_ADMIT:
 	case REC_CONTROL:
+		command_handle(w, payload);
+		break;
 	case REC_SURVEY:
+		if (h->arg[0] == SURVEY_CHANNELS)
+			tell_channels(w, (uint32_t)h->id);
+		break;
+	case REC_ADMIT:
 	case REC_PUBLICATION:
 		break;
 	}

@@ -17,16 +17,47 @@
 
 static struct rig r;
 
+static struct rig_client *seats[64];
+static size_t n_seats;
+
+static void start(void)
+{
+	rig_start(&r);
+	n_seats = 0;
+}
+
 static void begin(void)
 {
 	rig_init(&r);
-	rig_start(&r);
+	start();
+}
+
+static void seat(struct rig_client *c)
+{
+	assert_true(n_seats < ARRAY_LEN(seats));
+	seats[n_seats++] = c;
+}
+
+static void join(struct rig_client *c, const char *path, int send_buffer)
+{
+	rig_connect(&r, c, path, send_buffer);
+	seat(c);
+}
+
+static void join_as(struct rig_client *c, const char *path, int send_buffer, const char *user,
+		    const char *const *groups)
+{
+	rig_connect_as(&r, c, path, send_buffer, user, groups);
+	seat(c);
 }
 
 static void end(void)
 {
 	rig_settle(&r);
 	rig_check(&r);
+	while (n_seats > 0)
+		rig_hang_up(seats[--n_seats]);
+	rig_settle(&r);
 	rig_stop(&r);
 }
 
@@ -53,10 +84,10 @@ static void only_the_targets_get_it(void **state)
 
 	(void)state;
 	begin();
-	rig_connect_as(&r, &a, "/ws/x", 0, "7", NULL);
-	rig_connect_as(&r, &b, "/ws/y", 0, "7", NULL);
-	rig_connect_as(&r, &c, "/ws/x", 0, "8", LIST("red"));
-	rig_connect(&r, &d, "/ws/x", 0);
+	join_as(&a, "/ws/x", 0, "7", NULL);
+	join_as(&b, "/ws/y", 0, "7", NULL);
+	join_as(&c, "/ws/x", 0, "8", LIST("red"));
+	join(&d, "/ws/x", 0);
 	to_users(RIG_DEMO, LIST("7", "12"), "for 7");
 	rig_expect(&r, &a, "for 7");
 	rig_expect(&r, &b, "for 7");
@@ -79,8 +110,8 @@ static void each_socket_gets_it_once(void **state)
 
 	(void)state;
 	begin();
-	rig_connect_as(&r, &a, "/ws/x", 0, "7", LIST("red", "blue"));
-	rig_connect_as(&r, &b, "/ws/x", 0, "8", LIST("red"));
+	join_as(&a, "/ws/x", 0, "7", LIST("red", "blue"));
+	join_as(&b, "/ws/x", 0, "8", LIST("red"));
 	rig_publish_to(&r, RIG_DEMO, WS_TEXT, LIST("7", "7", "8"), LIST("blue", "red"), "once", 4, 0);
 	rig_expect(&r, &a, "once");
 	rig_expect(&r, &b, "once");
@@ -96,11 +127,11 @@ static void order_is_that_of_the_ring(void **state)
 
 	(void)state;
 	begin();
-	rig_connect_as(&r, &a, "/ws/x", 0, "7", LIST("red"));
-	rig_connect_as(&r, &b, "/ws/y", 0, "8", LIST("red"));
-	rig_connect(&r, &c, "/ws/x", 0);
-	rig_connect_as(&r, &f, "/family", 0, "7", NULL);
-	rig_connect(&r, &g, "/family", 0);
+	join_as(&a, "/ws/x", 0, "7", LIST("red"));
+	join_as(&b, "/ws/y", 0, "8", LIST("red"));
+	join(&c, "/ws/x", 0);
+	join_as(&f, "/family", 0, "7", NULL);
+	join(&g, "/family", 0);
 	to_users(RIG_DEMO, LIST("7"), "1");
 	to_room(RIG_DEMO, "x", "2");
 	to_room(RIG_DEMO, "y", "3");
@@ -139,7 +170,7 @@ static void long_lists_end_the_batch(void **state)
 	(void)state;
 	begin();
 	for (int i = 0; i < N; i++)
-		rig_connect_as(&r, &c[i], i % 2 == 0 ? "/ws/x" : "/ws/y", 1 << 20, "7", NULL);
+		join_as(&c[i], i % 2 == 0 ? "/ws/x" : "/ws/y", 1 << 20, "7", NULL);
 	for (int i = 0; i < RECORDS; i++) {
 		char text[16];
 
@@ -163,8 +194,6 @@ static void long_lists_end_the_batch(void **state)
 	end();
 }
 
-/* ---- behind */
-
 static char large[60000];
 
 /* Text that begins with `id` and is `len` long. */
@@ -177,6 +206,91 @@ static const char *text_of(const char *id, size_t len)
 	text[len] = '\0';
 	return text;
 }
+
+/* ---- how many it reaches */
+
+static struct up_matched matched;
+static unsigned n_matched;
+
+static void on_matched(struct rig *rig, const struct up_view *v)
+{
+	(void)rig;
+	if (v->h.type != UP_MATCHED)
+		return;
+	assert_int_equal(v->h.total, 0x55667788);
+	assert_true(v->payload.len >= 16 && v->payload.len <= sizeof(matched));
+	memcpy(&matched, v->payload.p, v->payload.len);
+	assert_int_equal(v->payload.len, 16 + 8 * matched.n);
+	for (uint64_t i = 1; i < matched.n; i++)
+		assert_true(matched.user_hash[i - 1] < matched.user_hash[i]);
+	n_matched++;
+}
+
+static void publish_counted(unsigned ns, const char *room, const char *const *users,
+			    const char *const *groups)
+{
+	n_matched = 0;
+	matched = (struct up_matched){0};
+	if (room != NULL)
+		rig_publish_counted(&r, rig_channel(&r, ns, room), "?", 1, UINT64_C(0x1122334455667788));
+	else
+		rig_publish_to(&r, ns, WS_TEXT, users, groups, "?", 1, UINT64_C(0x1122334455667788));
+	rig_settle(&r);
+	assert_int_equal(n_matched, 1);
+}
+
+static void publishers_learn_how_many(void **state)
+{
+	enum { N = 800 };
+	static struct rig_client many[N];
+	static char ids[N][16];
+	static uint64_t hashes[N];
+	struct rig_client a, b, c, d;
+
+	(void)state;
+	begin();
+	r.on_control = on_matched;
+	publish_counted(RIG_DEMO, "nobody", NULL, NULL);
+	assert_int_equal(matched.sockets, 0);
+	join_as(&a, "/ws/x", 4096, "7", LIST("red"));
+	join_as(&b, "/ws/x", 0, "7", NULL);
+	join_as(&c, "/ws/y", 0, "8", LIST("red"));
+	join(&d, "/ws/x", 0);
+	user_change_group(r.w, SLICE("red"), &SLICE("7"), 1, NULL, 0);
+	publish_counted(RIG_DEMO, "x", NULL, NULL);
+	assert_int_equal(matched.sockets, 3);
+	assert_int_equal(matched.n, 1);
+	assert_int_equal(matched.user_hash[0], rec_cluster_hash(SLICE("demo"), SLICE("7")));
+	to_room(RIG_DEMO, "x", text_of("1", 30000)); /* `a` is behind now: it will get it */
+	rig_settle(&r);
+	publish_counted(RIG_DEMO, NULL, LIST("8", "12"), LIST("red"));
+	assert_int_equal(matched.sockets, 3);
+	assert_int_equal(matched.n, 2);
+	publish_counted(RIG_DEMO, NULL, LIST("12"), NULL);
+	assert_int_equal(matched.sockets, 0);
+	assert_int_equal(matched.n, 0);
+	/* Of many users the smallest hashes go up. */
+	for (int i = 0; i < N; i++) {
+		snprintf(ids[i], sizeof(ids[i]), "u%d", i);
+		rig_connect_as(&r, &many[i], "/ws/z", 0, ids[i], NULL);
+		hashes[i] = rec_cluster_hash(SLICE("demo"), SLICE(ids[i]));
+	}
+	publish_counted(RIG_DEMO, "z", NULL, NULL);
+	assert_int_equal(matched.sockets, N);
+	assert_int_equal(matched.n, UP_MATCHED_MAX);
+	for (int i = 0; i < N; i++) {
+		uint64_t below = 0;
+
+		for (int k = 0; k < N; k++)
+			below += hashes[k] < hashes[i];
+		if (below < UP_MATCHED_MAX)
+			assert_int_equal(matched.user_hash[below], hashes[i]);
+		rig_hang_up(&many[i]);
+	}
+	end();
+}
+
+/* ---- behind */
 
 static void expect_texts(struct rig_client *c, const char *const *ids)
 {
@@ -207,7 +321,7 @@ static void catch_up_merges_both_chains(void **state)
 
 	(void)state;
 	begin();
-	rig_connect_as(&r, &a, "/ws/x", 4096, "7", LIST("red"));
+	join_as(&a, "/ws/x", 4096, "7", LIST("red"));
 	to_room(RIG_DEMO, "x", text_of("1", 20000)); /* more than the socket takes */
 	rig_settle(&r);
 	assert_true((rig_conn(&r, &a)->flags & CONN_BEHIND) != 0);
@@ -236,8 +350,8 @@ static void catch_up_filters_one_chain(void **state)
 
 	(void)state;
 	begin();
-	rig_connect_as(&r, &a, "/family", 4096, "7", LIST("red"));
-	rig_connect(&r, &b, "/family", 4096);
+	join_as(&a, "/family", 4096, "7", LIST("red"));
+	join(&b, "/family", 4096);
 	to_users(RIG_FAMILY, LIST("7"), text_of("1", 20000));
 	to_room(RIG_FAMILY, "", text_of("2", 20000));
 	to_users(RIG_FAMILY, LIST("8"), text_of("-", 100));
@@ -263,8 +377,8 @@ static void the_other_chain_is_joined_when_something_comes(void **state)
 
 	(void)state;
 	begin();
-	rig_connect_as(&r, &a, "/ws/x", 4096, "7", NULL);
-	rig_connect_as(&r, &b, "/ws/x", 4096, "8", NULL);
+	join_as(&a, "/ws/x", 4096, "7", NULL);
+	join_as(&b, "/ws/x", 4096, "8", NULL);
 	to_room(RIG_DEMO, "x", text_of("0", 100)); /* the chain is older than what it lacks */
 	to_users(RIG_DEMO, LIST("7"), text_of("1", 20000));
 	to_room(RIG_DEMO, "y", text_of("-", 100));
@@ -290,7 +404,7 @@ static void groups_of_now_count(void **state)
 
 	(void)state;
 	begin();
-	rig_connect_as(&r, &a, "/ws/x", 4096, "7", LIST("red"));
+	join_as(&a, "/ws/x", 4096, "7", LIST("red"));
 	to_room(RIG_DEMO, "x", text_of("1", 20000));
 	to_groups(RIG_DEMO, LIST("red"), text_of("-", 100));
 	to_users(RIG_DEMO, LIST("7"), text_of("2", 100));
@@ -316,8 +430,8 @@ static void long_blocks_are_read_from_history(void **state)
 		list[i] = names[i];
 	}
 	list[0] = "zero";
-	rig_connect_as(&r, &a, "/ws/x", 4096, names[1777], NULL);
-	rig_connect_as(&r, &b, "/ws/x", 4096, "nobody", NULL);
+	join_as(&a, "/ws/x", 4096, names[1777], NULL);
+	join_as(&b, "/ws/x", 4096, "nobody", NULL);
 	to_room(RIG_DEMO, "x", text_of("1", 50000));
 	rig_settle(&r);
 	rig_publish_to(&r, RIG_DEMO, WS_TEXT, list, NULL, text_of("2", 100), 100, 0);
@@ -341,7 +455,7 @@ static void records_for_others_are_passed_in_turns(void **state)
 
 	(void)state;
 	begin();
-	rig_connect_as(&r, &a, "/family", 4096, "7", NULL);
+	join_as(&a, "/family", 4096, "7", NULL);
 	to_room(RIG_FAMILY, "", text_of("1", 20000));
 	for (int i = 0; i < 1000; i++)
 		to_users(RIG_FAMILY, LIST("8"), text_of("-", 20));
@@ -362,8 +476,8 @@ static void skipping_counts_what_was_for_it(void **state)
 	(void)state;
 	rig_init(&r);
 	r.config.limits.slow_timeout = 5000;
-	rig_start(&r);
-	rig_connect_as(&r, &a, "/skip/x", 4096, "7", NULL);
+	start();
+	join_as(&a, "/skip/x", 4096, "7", NULL);
 	to_room(RIG_SKIP, "x", text_of("1", 20000));
 	rig_settle(&r);
 	for (int i = 0; i < 10; i++) {
@@ -383,14 +497,37 @@ static void skipping_counts_what_was_for_it(void **state)
 	end();
 }
 
+/* Behind with targeted records alone: the room's newest, which it has, does not come again. */
+static void skipping_targeted_records_repeats_nothing(void **state)
+{
+	struct rig_client a;
+
+	(void)state;
+	rig_init(&r);
+	r.config.limits.slow_timeout = 5000;
+	start();
+	join_as(&a, "/skip/x", 4096, "7", NULL);
+	to_room(RIG_SKIP, "x", text_of("0", 10));
+	to_users(RIG_SKIP, LIST("7"), text_of("1", 20000));
+	for (int i = 0; i < 5; i++)
+		to_users(RIG_SKIP, LIST("7"), text_of("-", 100));
+	rig_settle(&r);
+	assert_int_equal(rig_conn(&r, &a)->ext->owed, 6);
+	rig_pass(&r, 6000);
+	expect_texts(&a, LIST("0", "1"));
+	assert_int_equal(count_get(&r.w->count->ns[RIG_SKIP + 3].dropped[COUNT_DROPPED_slow_skip]), 5);
+	assert_int_equal(rig_conn(&r, &a)->flags & CONN_BEHIND, 0);
+	end();
+}
+
 static void who_lags_behind_its_targeted_records_is_closed(void **state)
 {
 	struct rig_client a, b;
 
 	(void)state;
 	begin();
-	rig_connect_as(&r, &a, "/ws/x", 4096, "7", NULL);
-	rig_connect_as(&r, &b, "/ws/x", 4096, "8", NULL);
+	join_as(&a, "/ws/x", 4096, "7", NULL);
+	join_as(&b, "/ws/x", 4096, "8", NULL);
 	to_users(RIG_DEMO, LIST("7"), text_of("1", 20000));
 	for (int i = 0; i < 40; i++) {
 		to_room(RIG_DEMO, "y", text_of("-", 60000));
@@ -411,6 +548,7 @@ int main(void)
 		cmocka_unit_test(each_socket_gets_it_once),
 		cmocka_unit_test(order_is_that_of_the_ring),
 		cmocka_unit_test(long_lists_end_the_batch),
+		cmocka_unit_test(publishers_learn_how_many),
 		cmocka_unit_test(catch_up_merges_both_chains),
 		cmocka_unit_test(catch_up_filters_one_chain),
 		cmocka_unit_test(the_other_chain_is_joined_when_something_comes),
@@ -418,6 +556,7 @@ int main(void)
 		cmocka_unit_test(long_blocks_are_read_from_history),
 		cmocka_unit_test(records_for_others_are_passed_in_turns),
 		cmocka_unit_test(skipping_counts_what_was_for_it),
+		cmocka_unit_test(skipping_targeted_records_repeats_nothing),
 		cmocka_unit_test(who_lags_behind_its_targeted_records_is_closed),
 	};
 

@@ -266,7 +266,7 @@ static uint64_t commit(struct rig *r, struct rec *h, struct slice room, struct s
 }
 
 static uint64_t publish_tagged(struct rig *r, struct rig_channel *ch, uint8_t opcode, const void *p,
-			       size_t len, uint32_t tag)
+			       size_t len, uint32_t tag, uint64_t matched)
 {
 	struct slice room = {ch->room, ch->room_len};
 	struct rec h = {.type = REC_PUBLICATION,
@@ -277,7 +277,7 @@ static uint64_t publish_tagged(struct rig *r, struct rig_channel *ch, uint8_t op
 			.time_ns = clock_mono_ns(),
 			.slot = tag != 0 ? 0 : REC_ALL,
 			.incarnation = tag != 0 ? 7 : 0,
-			.arg = {tag}};
+			.arg = {tag, matched}};
 
 	ch->last = commit(r, &h, room, (struct slice){p, len}, ch->last);
 	return ch->last;
@@ -285,12 +285,18 @@ static uint64_t publish_tagged(struct rig *r, struct rig_channel *ch, uint8_t op
 
 uint64_t rig_publish(struct rig *r, struct rig_channel *ch, const void *p, size_t len)
 {
-	return publish_tagged(r, ch, WS_TEXT, p, len, 0);
+	return publish_tagged(r, ch, WS_TEXT, p, len, 0, 0);
+}
+
+uint64_t rig_publish_counted(struct rig *r, struct rig_channel *ch, const void *p, size_t len,
+			     uint64_t matched)
+{
+	return publish_tagged(r, ch, WS_TEXT, p, len, 0, matched);
 }
 
 uint64_t rig_publish_binary(struct rig *r, struct rig_channel *ch, const void *p, size_t len)
 {
-	return publish_tagged(r, ch, WS_BINARY, p, len, 0);
+	return publish_tagged(r, ch, WS_BINARY, p, len, 0, 0);
 }
 
 /* Entries of one kind, by hash. */
@@ -425,7 +431,7 @@ static void publication(struct rig *r, const struct up_rec *h, struct slice room
 	r->publication = *h;
 	if (r->on_publish != NULL)
 		r->on_publish(r, ch, h->opcode, payload);
-	publish_tagged(r, ch, h->opcode, payload.p, payload.len, wants_answer ? 0 : h->request);
+	publish_tagged(r, ch, h->opcode, payload.p, payload.len, wants_answer ? 0 : h->request, 0);
 	if (wants_answer && r->auto_answer) {
 		struct rec a = {.type = REC_ANSWER, .id = h->request, .seq = ch->seq, .arg = {REC_OFF, 99}};
 

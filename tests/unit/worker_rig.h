@@ -98,6 +98,9 @@ struct rig_channel *rig_channel(struct rig *r, unsigned ns, const char *room);
 bool rig_has_space(const struct rig *r, size_t room_len, size_t payload_len);
 /* Commit a publication; fails the test when it does not fit. Returns its position. */
 uint64_t rig_publish(struct rig *r, struct rig_channel *ch, const void *p, size_t len);
+/* Its publisher asks how many it reaches (rec.arg[1]). */
+uint64_t rig_publish_counted(struct rig *r, struct rig_channel *ch, const void *p, size_t len,
+			     uint64_t matched);
 uint64_t rig_publish_binary(struct rig *r, struct rig_channel *ch, const void *p, size_t len);
 /* A targeted one, in the namespace's own channel. users, groups: names, NULL behind the last; either may be
  * NULL. `matched`: the publisher asks how many (rec.arg[1]); 0 = it does not. */
