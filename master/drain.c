@@ -204,6 +204,35 @@ static enum take begin_assembly(struct master *m, struct child *c, const struct 
 	return TAKE_DONE;
 }
 
+/* A rule's throttle: the same user says the same too soon. */
+static bool is_too_soon(struct master *m, const struct up_view *v, uint64_t now_ms)
+{
+	return v->h.throttle_key != 0 &&
+	       throttle_is_too_soon(&m->throttle, v->h.throttle_key, v->h.throttle_value, now_ms);
+}
+
+/* A message in one piece. */
+static enum take publish_whole(struct master *m, struct child *c, const struct up_view *v,
+			       const struct relay_message *msg)
+{
+	uint64_t now_ms = v->h.throttle_key != 0 ? clock_mono_ms() : 0;
+	enum take t;
+
+	if (is_too_soon(m, v, now_ms)) {
+		seq_count_drop(&m->seq, msg->ns, COUNT_DROPPED_rate);
+		return TAKE_DONE;
+	}
+	t = publish(m, c, msg);
+	if (t == TAKE_WAIT && (v->h.flags & UP_LOW) != 0) {
+		relay_refuse(m, c, msg, REC_OVERLOADED); /* which counts it as shed */
+		return TAKE_DONE;
+	}
+	/* Only now: what has to wait is looked at again. */
+	if (t == TAKE_DONE && v->h.throttle_key != 0)
+		throttle_note(&m->throttle, v->h.throttle_key, v->h.throttle_value, v->h.throttle_ms, now_ms);
+	return t;
+}
+
 static enum take take_publish(struct master *m, struct child *c, const struct up_view *v)
 {
 	char name[CFG_ROOM_MAX];
@@ -212,6 +241,7 @@ static enum take take_publish(struct master *m, struct child *c, const struct up
 		.payload = v->payload,
 		.opcode = v->h.opcode,
 		.source = v->h.source,
+		.is_rule = (v->h.flags & UP_RULE) != 0,
 		.request = v->h.request,
 	};
 
@@ -223,7 +253,7 @@ static enum take take_publish(struct master *m, struct child *c, const struct up
 		drain_forget(m, c); /* its publisher vanished */
 	if (v->h.total > v->h.payload)
 		return begin_assembly(m, c, v, &msg);
-	return publish(m, c, &msg);
+	return publish_whole(m, c, v, &msg);
 }
 
 static enum take take_chunk(struct master *m, struct child *c, const struct up_view *v)

@@ -102,6 +102,7 @@ static void finish(struct master *m)
 		slot_close(&c->seg);
 		close(c->wake_fd);
 	}
+	throttle_free(&m->throttle);
 	start_free_segments(m);
 	reload_free_generation(m->old);
 	reload_free_generation(m->next);

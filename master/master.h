@@ -39,6 +39,7 @@
 #include "master/listen.h"
 #include "master/redis.h"
 #include "master/sequencer.h"
+#include "master/throttle.h"
 #include "shm/boot.h"
 #include "shm/counters.h"
 #include "shm/globals.h"
@@ -158,6 +159,7 @@ struct master {
 	struct envelope inbound;  /* json: what a worker publishes, as it was read */
 	struct buf unsigned_text; /* ... and the text without the keys that are ours alone */
 	uint64_t assembly_bytes; /* of all unfinished messages */
+	struct throttle throttle; /* of rules */
 	unsigned drain_turn;     /* round robin over slots */
 	uint64_t swept;          /* interest.created when last swept */
 	uint64_t ring_full_logged_ms;

@@ -44,14 +44,17 @@ void relay_refuse(struct master *m, struct child *c, const struct relay_message 
 		answer(m, c->reader, msg->request, why, &none);
 }
 
-static uint64_t max_of(const struct cfg_namespace *ns, uint8_t source)
+/* Are these words that a client chose? */
+static bool is_clients(const struct relay_message *msg)
 {
-	return source == CFG_SRC_CLIENT ? ns->max_message : ns->max_publication;
+	return msg->source == CFG_SRC_CLIENT && !msg->is_rule;
 }
 
 bool relay_refuses_size(struct master *m, struct child *c, const struct relay_message *msg, uint64_t total)
 {
-	if (total <= u64_min(max_of(msg->ns, msg->source), m->seq.ring.size / 4))
+	uint64_t max = is_clients(msg) ? msg->ns->max_message : msg->ns->max_publication;
+
+	if (total <= u64_min(max, m->seq.ring.size / 4))
 		return false;
 	seq_count_drop(&m->seq, msg->ns, COUNT_DROPPED_too_large);
 	relay_refuse(m, c, msg, REC_TOO_LARGE);
@@ -124,7 +127,7 @@ static enum rec_answer route_json(struct master *m, struct relay_message *msg)
 	why = seq_read(&m->seq, msg->ns, msg->payload, e);
 	if (why != REC_SENT)
 		return why;
-	if (msg->source == CFG_SRC_CLIENT) {
+	if (is_clients(msg)) {
 		forget_server_keys(msg->ns, e);
 		msg->payload = e->payload;
 	} else if (e->has_own_keys) {

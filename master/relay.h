@@ -22,6 +22,7 @@ struct relay_message {
 	bool is_private; /* payload, too; else it is memory that the worker can write */
 	const struct envelope *envelope; /* json: relay_publish() sets it */
 	uint8_t opcode, source;
+	bool is_rule;     /* of a client, but the words are the configuration's (UP_RULE) */
 	uint32_t request; /* uplink.h */
 };
 

@@ -29,11 +29,13 @@ void seq_count_drop(struct sequencer *s, const struct cfg_namespace *ns, enum co
 		[COUNT_DROPPED_shed] = "a message was dropped under load",
 		[COUNT_DROPPED_slow_skip] = "a slow client was passed over",
 	};
+	/* A throttle at work is what its rule asks for. */
+	enum log_level level = why == COUNT_DROPPED_rate ? LOG_DEBUG : LOG_WARN;
 	counter *n = &s->count->ns[ns->id].dropped[why];
 
 	count_add(n, 1);
-	if (is_line_due(s, ns, why))
-		log_event(LOG_WARN, "dropped", "ns=%s reason=%s total=%llu msg=\"%s\"", ns->name,
+	if (log_on(level) && is_line_due(s, ns, why))
+		log_event(level, "dropped", "ns=%s reason=%s total=%llu msg=\"%s\"", ns->name,
 			  count_dropped_names[why], (unsigned long long)count_get(n), text[why]);
 }
 

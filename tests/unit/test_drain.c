@@ -1,5 +1,5 @@
-/* LINK: master/drain.c master/sequencer.c master/seq_json.c master/seq_drop.c master/interest.c shm/ring.c
- * shm/record.c shm/slot.c shm/seg.c shm/uplink.c shm/counters.c
+/* LINK: master/drain.c master/throttle.c master/sequencer.c master/seq_json.c master/seq_drop.c
+ * master/interest.c shm/ring.c shm/record.c shm/slot.c shm/seg.c shm/uplink.c shm/counters.c
  * Uplinks to actions: what workers push, honest and not. Relay and supervision are played by the test. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -340,6 +340,52 @@ static void test_one_publication(void **state)
 	drain_all();
 	assert_int_equal(seen.published, 2);
 	assert_int_equal(seen.len, 0);
+}
+
+/* The frame of a rule: throttled, unless it says something new; shed where others wait. */
+static void test_frames_of_rules(void **state)
+{
+	struct up_rec h = honest;
+
+	(void)state;
+	h.total = 1;
+	h.throttle_key = 5;
+	h.throttle_ms = 3600000;
+	h.throttle_value = 1;
+	assert_true(push(0, h, "a", 1));
+	drain_all();
+	assert_false(seen.last.is_rule);
+	h.flags = UP_RULE;
+	assert_true(push(0, h, "b", 1));
+	assert_true(push(1, h, "b", 1)); /* from wherever */
+	drain_all();
+	assert_int_equal(seen.published, 1);
+	assert_int_equal(count_get(&counts.ns[NS].dropped[COUNT_DROPPED_rate]), 2);
+	h.throttle_value = 2;
+	assert_true(push(0, h, "c", 1));
+	drain_all();
+	assert_int_equal(seen.published, 2);
+	assert_true(seen.last.is_rule);
+	seen.is_full = true;
+	h.throttle_value = 3;
+	assert_true(push(0, h, "d", 1)); /* waits, and is not too soon for itself then */
+	drain_all();
+	seen.is_full = false;
+	drain_all();
+	assert_int_equal(seen.published, 3);
+	seen.is_full = true;
+	h.throttle_value = 4;
+	h.flags = UP_RULE | UP_LOW;
+	assert_true(push(0, h, "e", 1));
+	drain_all();
+	assert_int_equal(seen.refused, 1);
+	seen.is_full = false;
+	drain_all();
+	assert_int_equal(seen.published, 3);
+	assert_true(push(0, h, "f", 1)); /* what was shed was not said */
+	drain_all();
+	assert_int_equal(seen.published, 4);
+	throttle_free(&m.throttle);
 }
 
 static void test_a_question_between_chunks(void **state)
@@ -711,6 +757,7 @@ int main(void)
 		TEST(test_what_is_told_is_taken),
 		TEST(test_interest_goes_before_publications),
 		TEST(test_one_publication),
+		TEST(test_frames_of_rules),
 		TEST(test_a_question_between_chunks),
 		TEST(test_a_full_ring_takes_nothing_and_loses_nothing),
 		TEST(test_turns_are_shared),
