@@ -16,9 +16,10 @@
 #define READ_BYTES   65536
 #define IDLE_TIMEOUT_S                                                                                       \
 	60.0 /* a kept connection without a request, or a request that does not come to its end */
-#define ANSWER_TIMEOUT_S 5.0 /* a publication that is not acknowledged; Redis is declared dead well before   \
-			      */
-#define BODY_OVERHEAD 65536  /* JSON around the payload */
+#define ANSWER_TIMEOUT_S                                                                                     \
+	5.0                 /* a publication that is not acknowledged; Redis is declared dead well before    \
+			     */
+#define BODY_OVERHEAD 65536 /* JSON around the payload */
 #define LINGER_S      2.0 /* after the last answer: for the peer's end, what it still sends is thrown away */
 #define QUIET_MS      250 /* a worker that leaves waits until its admin connections have been idle so long */
 
@@ -45,7 +46,19 @@ static void set_deadline(struct admin_conn *a, double seconds)
 
 static bool is_waiting(const struct admin_conn *a)
 {
-	return a->request != 0 || a->ask != 0;
+	return a->request != 0 || a->ask != 0 || a->broadcast != NULL;
+}
+
+/* WAITING, for nothing any more. */
+static void forget(struct admin_conn *a)
+{
+	api_broadcast_free(a);
+	if (a->is_unsent)
+		publish_abandon(a->worker, a->request);
+	if (a->ask != 0)
+		ask_forget(a->worker, a->ask);
+	a->request = a->ask = 0;
+	a->is_unsent = false;
 }
 
 static void drop(struct admin_conn *a)
@@ -53,10 +66,7 @@ static void drop(struct admin_conn *a)
 	struct admin *ad = a->worker->admin;
 	struct ev_loop *loop = a->worker->loop;
 
-	if (a->is_unsent)
-		publish_abandon(a->worker, a->request);
-	if (a->ask != 0)
-		ask_forget(a->worker, a->ask);
+	forget(a);
 	ev_io_stop(loop, &a->io);
 	ev_timer_stop(loop, &a->deadline);
 	if (a->prev == NULL)
@@ -207,9 +217,12 @@ static const struct route {
 	void (*get)(struct admin_conn *a);
 	void (*post)(struct admin_conn *a, struct slice body);
 } routes[] = {
-	{"/health", HTTP_GET, get_health, NULL},        {"/ready", HTTP_GET, get_ready, NULL},
-	{"/stats", HTTP_GET, get_stats, NULL},          {"/metrics", HTTP_GET, get_metrics, NULL},
+	{"/health", HTTP_GET, get_health, NULL},
+	{"/ready", HTTP_GET, get_ready, NULL},
+	{"/stats", HTTP_GET, get_stats, NULL},
+	{"/metrics", HTTP_GET, get_metrics, NULL},
 	{"/api/publish", HTTP_POST, NULL, api_publish},
+	{"/api/broadcast", HTTP_POST, NULL, api_broadcast},
 	{"/api/presence", HTTP_POST, NULL, api_presence},
 	{"/api/presence_stats", HTTP_POST, NULL, api_presence_stats},
 	{"/api/channels", HTTP_POST, NULL, api_channels},
@@ -433,13 +446,12 @@ static void on_deadline(struct ev_loop *loop, ev_timer *t, int events)
 		drop(a);
 		return;
 	}
-	if (a->is_unsent)
-		publish_abandon(a->worker, a->request);
-	if (a->ask != 0)
-		ask_forget(a->worker, a->ask);
-	a->request = a->ask = 0;
-	a->is_unsent = false;
-	admin_error(a, 503, "overloaded", "not acknowledged in time");
+	if (a->broadcast != NULL) {
+		api_broadcast_end(a);
+	} else {
+		forget(a);
+		admin_error(a, 503, "overloaded", "not acknowledged in time");
+	}
 	admin_answered(a);
 }
 
@@ -580,13 +592,29 @@ bool admin_is_quiet(const struct worker *w)
 	return true;
 }
 
-void admin_answer(struct worker *w, uint32_t request, enum rec_answer answer, uint64_t seq, uint64_t epoch)
+static void broadcast_answered(struct admin_conn *a, uint32_t request, const struct api_answer *answer)
 {
+	if (!api_broadcast_answer(a, request, answer)) {
+		set_deadline(a, ANSWER_TIMEOUT_S); /* it gets on */
+		return;
+	}
+	api_broadcast_end(a);
+	admin_answered(a);
+}
+
+void admin_answer(struct worker *w, uint32_t request, enum rec_answer what, uint64_t seq, uint64_t epoch)
+{
+	const struct api_answer answer = {what, seq, epoch};
+
 	for (struct admin_conn *a = w->admin->first; a != NULL; a = a->next) {
+		if (api_broadcast_asked(a, request)) {
+			broadcast_answered(a, request, &answer);
+			return;
+		}
 		if (a->request != request)
 			continue;
 		a->request = 0;
-		api_publish_answer(a, answer, seq, epoch);
+		api_publish_answer(a, &answer);
 		admin_answered(a);
 		return;
 	}
@@ -599,7 +627,13 @@ void admin_resume(struct worker *w)
 
 	for (struct admin_conn *a = w->admin->first; a != NULL; a = next) {
 		next = a->next;
-		if (a->is_unsent)
+		if (!a->is_unsent)
+			continue;
+		if (a->broadcast == NULL) {
 			api_publish_again(a);
+		} else if (api_broadcast_again(a)) {
+			api_broadcast_end(a);
+			admin_answered(a);
+		}
 	}
 }

@@ -35,7 +35,8 @@ struct admin_conn {
 	uint64_t active_ms; /* of the last event */
 	uint32_t request;   /* WAITING: number of the publish request; 0 = none */
 	uint32_t ask;       /* WAITING: number of the question (ask.h); 0 = none */
-	bool is_unsent;     /* WAITING: the uplink had no space yet */
+	struct broadcast *broadcast; /* WAITING: for many; NULL: none */
+	bool is_unsent;              /* WAITING: the uplink had no space yet */
 	struct api_publish publish;
 	struct buf scratch;
 };
@@ -68,16 +69,46 @@ void api_channels(struct admin_conn *a, struct slice body);
 void api_info(struct admin_conn *a, struct slice body);
 void api_disconnect(struct admin_conn *a, struct slice body);
 void api_groups(struct admin_conn *a, struct slice body);
-/* A question to the master; the answer's payload is the "result" of the API's. For endpoints elsewhere, too. */
+/* A question to the master; the answer's payload is the "result" of the API's. For endpoints elsewhere, too.
+ */
 void api_ask(struct admin_conn *a, const struct ask *q);
 
 /* ---- api.c */
+
+/* The answer to one publication. */
+struct api_answer {
+	enum rec_answer what;
+	uint64_t seq, epoch;
+};
+
+/* {"result":{...}} or {"error":{...}}. 0, or -1 (ENOMEM). The strings of an error are constants that need no
+ * escapes. */
+int api_put_answer(struct buf *b, struct slice channel, const struct api_answer *answer) MUST_CHECK;
+int api_put_error(struct buf *b, const char *code, const char *message) MUST_CHECK;
+
+/* `n` consecutive numbers for publish requests: the first. */
+uint32_t api_take_requests(struct admin *ad, uint32_t n);
 
 /* POST /api/publish: the body is complete. Answers, or makes the connection WAITING. */
 void api_publish(struct admin_conn *a, struct slice body);
 /* Offer the message to the uplink again. */
 void api_publish_again(struct admin_conn *a);
-void api_publish_answer(struct admin_conn *a, enum rec_answer answer, uint64_t seq, uint64_t epoch);
+void api_publish_answer(struct admin_conn *a, const struct api_answer *answer);
+
+/* ---- api_broadcast.c */
+
+#define API_BROADCAST_MAX 1000u /* channels */
+
+void api_broadcast(struct admin_conn *a, struct slice body);
+/* Go on sending. Returns true if nothing more is to be waited for. */
+bool api_broadcast_again(struct admin_conn *a) MUST_CHECK;
+/* Is it one of ours? Then its answer: true if it was the last one. */
+bool api_broadcast_asked(const struct admin_conn *a, uint32_t request) MUST_CHECK;
+bool api_broadcast_answer(struct admin_conn *a, uint32_t request, const struct api_answer *answer) MUST_CHECK;
+/* Answer with what there is. */
+void api_broadcast_end(struct admin_conn *a);
+/* Forget it. Nothing if there is none. */
+void api_broadcast_free(struct admin_conn *a);
 
 /* ---- stats.c: bodies; 0, or -1 without memory */
 int stats_json(struct worker *w, struct buf *out) MUST_CHECK;

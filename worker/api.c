@@ -1,9 +1,60 @@
-/* api.c - POST /api/publish. */
+/* api.c - POST /api/publish, and how answers to publications read. */
 #include <inttypes.h>
 #include <stdio.h>
 
 #include "common/json.h"
 #include "worker/admin.h"
+
+/* status 200: `redis` and perhaps `dropped`; else `code` and `message`. */
+static const struct verdict {
+	int status;
+	const char *code, *message;
+	const char *redis, *dropped;
+} verdicts[] = {
+	[REC_SENT] = {200, .redis = "sent"},
+	[REC_QUEUED] = {200, .redis = "queued"},
+	[REC_OFF] = {200, .redis = "off"},
+	/* The publisher has made no mistake: there is nobody whom it is for. */
+	[REC_NO_TARGET] = {200, .redis = "off", .dropped = "no_target"},
+	[REC_UNTARGETED] = {200, .redis = "off", .dropped = "untargeted"},
+	[REC_TOO_LARGE] = {413, "too_large", "the payload is larger than max_publication"},
+	[REC_BAD_JSON] = {400, "bad_json", "the payload is not valid JSON"},
+	[REC_NOT_OBJECT] = {400, "bad_request", "the payload is no JSON object"},
+	[REC_NO_ROUTE] = {400, "bad_request", "the payload does not name a room by its route_key"},
+	[REC_OVERLOADED] = {503, "overloaded", "the message could not be taken"},
+};
+
+static const struct verdict *verdict_of(enum rec_answer what)
+{
+	return &verdicts[what < ARRAY_LEN(verdicts) ? what : REC_OVERLOADED];
+}
+
+int api_put_error(struct buf *b, const char *code, const char *message)
+{
+	return buf_printf(b, "{\"error\":{\"code\":\"%s\",\"message\":\"%s\"}}", code, message);
+}
+
+int api_put_answer(struct buf *b, struct slice channel, const struct api_answer *answer)
+{
+	const struct verdict *v = verdict_of(answer->what);
+
+	if (v->status != 200)
+		return api_put_error(b, v->code, v->message);
+	if (buf_puts(b, "{\"result\":{\"channel\":") == -1 || json_put_string(b, channel) == -1 ||
+	    buf_printf(b, ",\"seq\":%" PRIu64 ",\"epoch\":\"%016" PRIx64 "\",\"redis\":\"%s\"", answer->seq,
+		       answer->epoch, v->redis) == -1 ||
+	    (v->dropped != NULL && buf_printf(b, ",\"dropped\":\"%s\"", v->dropped) == -1))
+		return -1;
+	return buf_puts(b, "}}");
+}
+
+uint32_t api_take_requests(struct admin *ad, uint32_t n)
+{
+	if (ad->next_request + n >= UP_REQUEST_ANSWER)
+		ad->next_request = 0; /* what had these numbers was answered long ago */
+	ad->next_request += n;
+	return (ad->next_request - n + 1) | UP_REQUEST_ANSWER;
+}
 
 void api_publish_again(struct admin_conn *a)
 {
@@ -13,7 +64,6 @@ void api_publish_again(struct admin_conn *a)
 
 void api_publish(struct admin_conn *a, struct slice body)
 {
-	struct admin *ad = a->worker->admin;
 	int status = api_publish_parse(a->worker->config, body, &a->publish, &a->scratch);
 
 	if (status != 0) {
@@ -22,63 +72,21 @@ void api_publish(struct admin_conn *a, struct slice body)
 	}
 	/* The payload lies in the connection's own buffers, which nobody moves while the request is WAITING.
 	 */
-	ad->next_request = (ad->next_request + 1) & ~UP_REQUEST_ANSWER;
-	a->request = ad->next_request | UP_REQUEST_ANSWER;
+	a->request = api_take_requests(a->worker->admin, 1);
 	api_publish_again(a);
 }
 
-/* `dropped`: why nobody gets it; NULL: it is on its way. */
-static void publish_result(struct admin_conn *a, const char *redis, const char *dropped, uint64_t seq,
-			   uint64_t epoch)
+void api_publish_answer(struct admin_conn *a, const struct api_answer *answer)
 {
+	const struct verdict *v = verdict_of(answer->what);
 	struct buf b = {0};
 
-	if (buf_puts(&b, "{\"result\":{\"channel\":") == -1 ||
-	    json_put_string(&b, (struct slice){a->publish.channel, a->publish.channel_len}) == -1 ||
-	    buf_printf(&b, ",\"seq\":%" PRIu64 ",\"epoch\":\"%016" PRIx64 "\",\"redis\":\"%s\"", seq, epoch,
-		       redis) == -1 ||
-	    (dropped != NULL && buf_printf(&b, ",\"dropped\":\"%s\"", dropped) == -1) ||
-	    buf_puts(&b, "}}") == -1)
+	if (v->status != 200)
+		admin_error(a, v->status, v->code, v->message);
+	else if (api_put_answer(&b, (struct slice){a->publish.channel, a->publish.channel_len}, answer) == -1)
 		a->is_closing = true;
 	else
 		admin_reply(a, 200, "application/json", NULL, (struct slice){b.p, b.len});
 	buf_free(&b);
-}
-
-void api_publish_answer(struct admin_conn *a, enum rec_answer answer, uint64_t seq, uint64_t epoch)
-{
-	switch (answer) {
-	case REC_SENT:
-		publish_result(a, "sent", NULL, seq, epoch);
-		break;
-	case REC_QUEUED:
-		publish_result(a, "queued", NULL, seq, epoch);
-		break;
-	case REC_OFF:
-		publish_result(a, "off", NULL, seq, epoch);
-		break;
-	/* The publisher has made no mistake: there is nobody whom it is for. */
-	case REC_NO_TARGET:
-		publish_result(a, "off", "no_target", seq, epoch);
-		break;
-	case REC_UNTARGETED:
-		publish_result(a, "off", "untargeted", seq, epoch);
-		break;
-	case REC_TOO_LARGE:
-		admin_error(a, 413, "too_large", "the payload is larger than max_publication");
-		break;
-	case REC_BAD_JSON:
-		admin_error(a, 400, "bad_json", "the payload is not valid JSON");
-		break;
-	case REC_NOT_OBJECT:
-		admin_error(a, 400, "bad_request", "the payload is no JSON object");
-		break;
-	case REC_NO_ROUTE:
-		admin_error(a, 400, "bad_request", "the payload does not name a room by its route_key");
-		break;
-	case REC_OVERLOADED:
-		admin_error(a, 503, "overloaded", "the message could not be taken");
-		break;
-	}
 	buf_free(&a->scratch);
 }

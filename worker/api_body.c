@@ -10,7 +10,7 @@
 
 /* The keys that mean something. Absent: raw value of length 0. */
 struct request {
-	struct json_member channel, data, text, b64data;
+	struct json_member channel, channels, data, text, b64data;
 };
 
 static int fail(struct api_publish *out, int status, const char *code, const char *message)
@@ -40,6 +40,8 @@ static int read_request(struct slice body, struct request *req, struct api_publi
 	while ((rc = json_object_next(&it, &m)) == 1) {
 		if (json_is(m.key, "channel"))
 			req->channel = m;
+		else if (json_is(m.key, "channels"))
+			req->channels = m;
 		else if (json_is(m.key, "data"))
 			req->data = m;
 		else if (json_is(m.key, "text"))
@@ -142,6 +144,16 @@ static int take_payload(const struct request *req, struct api_publish *out, stru
 	return 0;
 }
 
+/* May it go there? */
+static int judge(struct api_publish *out)
+{
+	if (!(out->ns->publish & CFG_SRC_API))
+		return fail(out, 403, "publish_denied", "channel: this namespace takes nothing from the API");
+	if (out->ns->max_publication != 0 && out->payload.len > out->ns->max_publication)
+		return fail(out, 413, "too_large", "the payload is larger than max_publication");
+	return 0;
+}
+
 int api_publish_parse(const struct config *c, struct slice body, struct api_publish *out, struct buf *scratch)
 {
 	struct request req;
@@ -153,10 +165,33 @@ int api_publish_parse(const struct config *c, struct slice body, struct api_publ
 	    (status = take_channel(c, &req.channel, out)) != 0)
 		return status;
 	if (!(out->ns->publish & CFG_SRC_API))
-		return fail(out, 403, "publish_denied", "channel: this namespace takes nothing from the API");
-	if ((status = take_payload(&req, out, scratch)) != 0)
+		return judge(out);
+	status = take_payload(&req, out, scratch);
+	return status != 0 ? status : judge(out);
+}
+
+int api_broadcast_parse(struct slice body, struct api_publish *out, struct json_member *channels,
+			struct buf *scratch)
+{
+	struct request req;
+	int status;
+
+	memset(out, 0, sizeof(*out));
+	scratch->len = 0;
+	if ((status = read_request(body, &req, out)) != 0)
 		return status;
-	if (out->ns->max_publication != 0 && out->payload.len > out->ns->max_publication)
-		return fail(out, 413, "too_large", "the payload is larger than max_publication");
-	return 0;
+	*channels = req.channels;
+	return is_given(&req.channels) ? take_payload(&req, out, scratch)
+				       : bad_request(out, "channels: an array is required");
+}
+
+int api_broadcast_channel(const struct config *c, const struct json_member *m, struct api_publish *out)
+{
+	int status;
+
+	out->ns = NULL;
+	out->room = (struct slice){0};
+	out->code = out->message = NULL;
+	status = take_channel(c, m, out);
+	return status != 0 ? status : judge(out);
 }

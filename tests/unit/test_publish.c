@@ -251,6 +251,128 @@ static void an_api_client_that_vanishes_half_way(void **state)
 	end();
 }
 
+/* ---- broadcast */
+
+/* {"channels":[...],"text":"xx..."} into dst. Returns its length. */
+static int put_broadcast(char *dst, const char *channels, size_t text_len)
+{
+	int at = snprintf(dst, strlen(channels) + 50, "{\"channels\":[%s],\"text\":\"", channels);
+
+	memset(dst + at, 'x', text_len);
+	memcpy(dst + at + text_len, "\"}", 2);
+	return at + (int)text_len + 2;
+}
+
+static int post_broadcast(const char *channels, size_t text_len)
+{
+	char *body = malloc(text_len + strlen(channels) + 100), head[200];
+	int fd = rig_admin(&r), n, len;
+
+	assert_non_null(body);
+	len = put_broadcast(body, channels, text_len);
+	n = snprintf(head, sizeof(head),
+		     "POST /api/broadcast HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", len);
+	rig_admin_send(&r, fd, head, (size_t)n);
+	rig_admin_send(&r, fd, body, (size_t)len);
+	free(body);
+	return fd;
+}
+
+static void a_broadcast_has_an_answer_for_each_channel(void **state)
+{
+	static const char nonsense[] = "POST /api/broadcast HTTP/1.1\r\nHost: x\r\nContent-Length: 28\r\n\r\n"
+				       "{\"channels\":[\"x\"],\"text\":\"\"}";
+	struct rig_client a, b;
+	char answer[2000];
+	int fd;
+
+	(void)state;
+	begin();
+	rig_connect(&r, &a, "/ws/a", 0);
+	rig_connect(&r, &b, "/ws/b", 0);
+	fd = post_broadcast("\"demo:a\",\"nope:a\",7,\"demo:b\",\"echo:a\",\"demo:a\"", 3);
+	rig_admin_answer(&r, fd, answer, sizeof(answer));
+	assert_memory_equal(answer, "HTTP/1.1 200", 12);
+	assert_non_null(strstr(answer, "{\"result\":{\"responses\":[{\"result\":{\"channel\":\"demo:a\","
+				       "\"seq\":1,\"epoch\":\"0000000000000063\","
+				       "\"redis\":\"off\"}},{\"error\":{\"code\":\"unknown_namespace\""));
+	assert_non_null(strstr(
+		answer,
+		"}},{\"error\":{\"code\":\"bad_request\",\"message\":\"channel: a string is required\"}},"
+		"{\"result\":{\"channel\":\"demo:b\""));
+	assert_non_null(strstr(answer, "\"seq\":2,")); /* demo:a again */
+	rig_expect(&r, &a, "xxx");
+	rig_expect(&r, &a, "xxx");
+	rig_expect(&r, &b, "xxx");
+	rig_expect_nothing(&r, &b);
+	/* Nothing but nonsense: answered at once. */
+	rig_admin_send(&r, fd, nonsense, sizeof(nonsense) - 1);
+	rig_admin_answer(&r, fd, answer, sizeof(answer));
+	assert_non_null(strstr(answer, "[{\"error\":{\"code\":\"unknown_namespace\""));
+	close(fd);
+	rig_hang_up(&a);
+	rig_hang_up(&b);
+	rig_settle(&r);
+	end();
+}
+
+/* Large ones through an uplink that is full in the middle of the second. */
+static void a_broadcast_waits_for_the_uplink(void **state)
+{
+	struct rig_client a;
+	struct rig_frame f;
+	char answer[2000];
+	int fd;
+
+	(void)state;
+	begin();
+	rig_connect(&r, &a, "/ws/a", 0);
+	r.hold_data = true;
+	fd = post_broadcast("\"demo:a\",\"demo:a\",\"demo:a\"", 150000);
+	for (int i = 0; i < RIG_TURNS && !r.w->chunking.is_active; i++)
+		rig_admin_turn(&r);
+	assert_true(r.w->chunking.is_active);
+	r.hold_data = false;
+	for (unsigned n = 0; n < 3; n += rig_frame(&a, &f)) {
+		rig_settle(&r);
+		rig_read(&a, 0);
+	}
+	assert_int_equal(f.len, 150000);
+	rig_admin_answer(&r, fd, answer, sizeof(answer));
+	assert_memory_equal(answer, "HTTP/1.1 200", 12);
+	assert_non_null(strstr(answer, "\"seq\":3,"));
+	assert_null(strstr(answer, "error"));
+	assert_int_equal(r.abandoned, 0);
+	close(fd);
+	rig_hang_up(&a);
+	rig_settle(&r);
+	end();
+}
+
+static void a_broadcaster_that_vanishes_half_way(void **state)
+{
+	struct rig_client b;
+	int fd;
+
+	(void)state;
+	begin();
+	rig_connect(&r, &b, "/ws/b", 0);
+	r.hold_data = true;
+	fd = post_broadcast("\"demo:a\",\"demo:a\",\"demo:a\"", 150000);
+	for (int i = 0; i < RIG_TURNS && !r.w->chunking.is_active; i++)
+		rig_admin_turn(&r);
+	assert_true(r.w->chunking.is_active);
+	close(fd);
+	for (int i = 0; i < 20; i++)
+		rig_admin_turn(&r);
+	rig_send(&b, WS_TEXT, "next", 4);
+	r.hold_data = false;
+	rig_expect(&r, &b, "next");
+	rig_hang_up(&b);
+	rig_settle(&r);
+	end();
+}
+
 /* ---- interest */
 
 static void interest_that_does_not_fit_waits_in_order(void **state)
@@ -376,6 +498,9 @@ int main(void)
 		cmocka_unit_test(an_owner_that_is_closed),
 		cmocka_unit_test(an_api_message_half_way_up_goes_first),
 		cmocka_unit_test(an_api_client_that_vanishes_half_way),
+		cmocka_unit_test(a_broadcast_has_an_answer_for_each_channel),
+		cmocka_unit_test(a_broadcast_waits_for_the_uplink),
+		cmocka_unit_test(a_broadcaster_that_vanishes_half_way),
 		cmocka_unit_test(interest_that_does_not_fit_waits_in_order),
 		cmocka_unit_test(payloads_that_do_not_fit_wait_in_order),
 		cmocka_unit_test(what_waits_goes_before_what_comes),
