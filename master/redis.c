@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/wsframe.h"
 
 #define BULK_MIN   (16u << 20) /* the largest publication that a namespace may allow by default */
 #define BULK_SLACK (64u << 10)
@@ -30,50 +31,88 @@ bool redis_offer(struct redis *r, const struct redis_publication *pub)
 	return false;
 }
 
-static bool offer_foreign(struct redis *r, struct redis_sub *sub, struct slice payload, uint64_t time_ns)
+static bool offer_foreign(struct redis *r, struct redis_sub *sub, struct slice payload,
+			  const struct envelope *envelope, uint64_t time_ns)
 {
 	struct redis_publication pub = {
 		.sub = sub,
 		.ns = r->ns[sub->ns],
 		.payload = payload,
+		.envelope = envelope,
 		.time_ns = time_ns,
 	};
 
 	return redis_offer(r, &pub);
 }
 
-/* Of another replica, or an echo. */
-static bool offer_own_form(struct redis *r, struct redis_sub *sub, struct slice bytes, uint64_t time_ns)
+/* Of another replica. */
+static bool offer_replica(struct redis *r, struct redis_sub *sub, const struct redis_form *form,
+			  uint64_t time_ns)
 {
-	struct redis_publication pub = {.sub = sub, .ns = r->ns[sub->ns], .time_ns = time_ns};
-	struct redis_form form;
+	struct redis_publication pub = {
+		.sub = sub,
+		.ns = r->ns[sub->ns],
+		.payload = form->payload,
+		.envelope = form->envelope,
+		.opcode = form->opcode,
+		.origin = form->origin,
+		.id = form->id,
+		.time_ns = time_ns,
+	};
 
-	if (!redis_form_get(&form, bytes.p, bytes.len)) {
-		r->bad_form++;
-		return true;
-	}
-	if (form.origin == r->origin)
-		return redis_own_echo(r, sub, &form, time_ns);
-	if (form.id <= redis_origins_last(r->origins, form.origin)) {
+	if (form->id <= redis_origins_last(r->origins, form->origin)) {
 		r->duplicates++;
 		return true;
 	}
-	pub.opcode = form.opcode;
-	pub.origin = form.origin;
-	pub.id = form.id;
-	pub.payload = form.payload;
 	if (!redis_offer(r, &pub))
 		return false;
-	redis_origins_heard(r->origins, form.origin, form.id);
+	redis_origins_heard(r->origins, form->origin, form->id);
 	return true;
+}
+
+/* Of another replica, or an echo. */
+static bool offer_own_form(struct redis *r, struct redis_sub *sub, struct slice bytes, uint64_t time_ns)
+{
+	struct redis_form form;
+
+	if (!redis_form_get(&form, bytes.p, bytes.len) ||
+	    (form.origin == r->origin && form.id > r->last_id)) {
+		r->bad_form++;
+		return true;
+	}
+	return form.origin == r->origin ? redis_own_echo(r, sub, &form, time_ns)
+					: offer_replica(r, sub, &form, time_ns);
+}
+
+/* On the bare channel of a json namespace: anybody's. What is too large is not even read; what is no object,
+ * or has keys of ours that are not just so, is foreign, and the sequencer's to judge. */
+static bool offer_json(struct redis *r, struct redis_sub *sub, struct slice text, uint64_t time_ns)
+{
+	const struct cfg_namespace *ns = r->ns[sub->ns];
+	struct envelope *e = &r->envelope;
+	struct redis_form form = {.opcode = WS_TEXT, .payload = text, .envelope = e};
+
+	if (text.len > u64_max(ns->max_publication, ns->max_message) + (uint64_t)ENVELOPE_SIGN_MAX ||
+	    envelope_read(e, text, ns->route_key) != ENVELOPE_OK)
+		return offer_foreign(r, sub, text, NULL, time_ns);
+	form.origin = e->origin;
+	form.id = e->id;
+	if (!e->has_origin || (form.origin == r->origin && form.id > r->last_id))
+		return offer_foreign(r, sub, text, e, time_ns);
+	return form.origin == r->origin ? redis_own_echo(r, sub, &form, time_ns)
+					: offer_replica(r, sub, &form, time_ns);
 }
 
 static bool offer_message(struct redis *r, struct redis_sub *sub, bool is_own_form, struct slice bytes,
 			  uint64_t time_ns)
 {
+	const struct cfg_namespace *ns = r->ns[sub->ns];
+
 	if (is_own_form)
 		return offer_own_form(r, sub, bytes, time_ns);
-	return offer_foreign(r, sub, bytes, time_ns);
+	if (ns != NULL && ns->envelope == CFG_ENVELOPE_JSON)
+		return offer_json(r, sub, bytes, time_ns);
+	return offer_foreign(r, sub, bytes, NULL, time_ns);
 }
 
 /* The reader's memory is its own: the one message that the ring did not take is copied. */
@@ -511,6 +550,7 @@ struct redis *redis_new(struct ev_loop *loop, const struct cfg_redis *cfg, uint6
 	r->loop = loop;
 	r->cfg = cfg;
 	r->origin = origin;
+	r->envelope.seed = clock_mono_ns() ^ origin;
 	r->ev = *ev;
 	r->subs.on_confirmed = on_confirmed;
 	r->subs.arg = r;
@@ -538,6 +578,7 @@ void redis_free(struct redis *r)
 	redis_own_free(r);
 	redis_subs_free(&r->subs);
 	redis_origins_free(r->origins);
+	envelope_free(&r->envelope);
 	unpark(r);
 	free(r);
 }

@@ -6,8 +6,11 @@
  *    subscriber link: SUBSCRIBE / UNSUBSCRIBE / PING in, messages out
  *    publisher link:  PUBLISH / PING
  *
- * Own messages travel on "ringcast:m:<redis channel>": version 1 (1 byte), opcode (1), origin (8), id (8),
- * both big-endian, payload (redis_form.h). Foreign ones on the bare channel. Every redis_sub stands for both.
+ * Own messages of plain namespaces travel on "ringcast:m:<redis channel>": version 1 (1 byte), opcode (1),
+ * origin (8), id (8), both big-endian, payload (redis_form.h). Foreign ones on the bare channel. Every
+ * redis_sub stands for both. In json namespaces own messages go to the bare channel, with the keys _rc_origin
+ * and _rc_id as their last members (envelope.h), which others strip and ignore; a message whose keys are not
+ * just so is a foreign one. All that follows holds for both.
  *
  * The life of an own publication:
  *
@@ -36,6 +39,7 @@
 
 #include "common/base.h"
 #include "common/config.h"
+#include "common/envelope.h"
 
 struct redis;
 struct redis_sub;
@@ -51,11 +55,13 @@ struct redis_publication {
 	struct redis_sub *sub; /* it came in by; own ones: as published; NULL: nobody here subscribes */
 	const struct cfg_namespace *ns;
 	struct slice room;    /* own publications: the room it was published to; else "" */
-	struct slice payload; /* borrowed for the call */
-	uint8_t opcode;       /* own form: WS_TEXT or WS_BINARY; 0 = foreign: the namespace decides */
-	uint64_t origin, id;  /* own form, else 0 */
-	uint64_t time_ns;     /* monotonic: when the link gave it, or (local) redis_publish() was called */
-	bool local;           /* short-cut: delivered without Redis */
+	struct slice payload; /* borrowed for the call; json: the text, with all its keys */
+	const struct envelope
+		*envelope;   /* json: what it was read as, borrowed; NULL: it was not, or is none */
+	uint8_t opcode;      /* own form: WS_TEXT or WS_BINARY; 0 = foreign: the namespace decides */
+	uint64_t origin, id; /* own form, else 0 */
+	uint64_t time_ns;    /* monotonic: when the link gave it, or (local) redis_publish() was called */
+	bool local;          /* short-cut: delivered without Redis */
 	struct redis_token token; /* of the publisher on this host */
 };
 
@@ -117,16 +123,18 @@ void redis_free(struct redis *r); /* NULL is fine; calls nobody back */
  * another subscription of that name lives. */
 struct redis_sub *redis_subscribe(struct redis *r, const struct cfg_namespace *ns, const char *channel,
 				  void *owner) MUST_CHECK;
-/* Be told what is published on a channel that servers talk on among themselves (copied; begins with CFG_OWN_PREFIX): one
- * plain channel, from now on and for ever; what is subscribed includes it before on_state() says up. 0; -1: ENOMEM; EEXIST. */
+/* Be told what is published on a channel that servers talk on among themselves (copied; begins with
+ * CFG_OWN_PREFIX): one plain channel, from now on and for ever; what is subscribed includes it before
+ * on_state() says up. 0; -1: ENOMEM; EEXIST. */
 int redis_listen(struct redis *r, const char *channel) MUST_CHECK;
 
 /* UNSUBSCRIBE both channels and free `sub`: no event names it again. */
 void redis_unsubscribe(struct redis *r, struct redis_sub *sub);
 bool redis_sub_confirmed(const struct redis_sub *sub);
 
-/* Publish an own message to ns:room (bare Redis channel in `channel`). `sub` = the caller's subscription of
- * that channel or NULL: with a confirmed one the echo is what local clients get. Copies the payload. */
+/* Publish an own message to ns:room (bare Redis channel in `channel`); json: the payload is an object without
+ * _rc_ keys. `sub` = the caller's subscription of that channel or NULL: with a confirmed one the echo is what
+ * local clients get. Copies the payload. */
 enum redis_result redis_publish(struct redis *r, const struct cfg_namespace *ns, struct slice room,
 				const char *channel, struct redis_sub *sub, uint8_t opcode,
 				struct slice payload, struct redis_token token) MUST_CHECK;

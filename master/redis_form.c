@@ -49,6 +49,7 @@ bool redis_form_get(struct redis_form *form, const char *p, size_t len)
 	memcpy(&be, p + 10, sizeof(be));
 	form->id = be64toh(be);
 	form->payload = (struct slice){p + REDIS_FORM_HEADER, len - REDIS_FORM_HEADER};
+	form->envelope = NULL;
 	if (form->opcode != WS_TEXT && form->opcode != WS_BINARY)
 		return false;
 	return form->origin != 0 && form->id != 0;

@@ -12,6 +12,7 @@
 #define RC_REDIS_FORM_H
 
 #include "common/base.h"
+#include "common/envelope.h"
 
 #define REDIS_FORM_VERSION 1
 #define REDIS_FORM_HEADER  18 /* bytes before the payload */
@@ -27,6 +28,7 @@ struct redis_form {
 	uint64_t origin, id;  /* neither is ever 0 */
 	uint8_t opcode;       /* WS_TEXT or WS_BINARY */
 	struct slice payload; /* points into the decoded bytes */
+	const struct envelope *envelope; /* of a json text: what it was read as; else NULL */
 };
 
 /* Write the header for one message to dst (REDIS_FORM_HEADER bytes). */

@@ -55,6 +55,7 @@ struct redis {
 			     */
 
 	struct redis_parked parked;
+	struct envelope envelope; /* of the json message under way */
 	size_t max_bulk;
 	bool synced;  /* the subscriber link is open and everything is confirmed */
 	bool up_told; /* what on_state() was told last */
@@ -75,6 +76,7 @@ struct redis {
 	uint64_t echo_due_id; /* all answered up to it must have been echoed when the subscriber's PONG comes
 			       */
 	uint64_t give_up_logged_ns;
+	struct buf signed_text; /* json: what is published, with our keys */
 
 	uint64_t gaps, messages_in, bytes_in, duplicates, given_up, bad_form;
 };

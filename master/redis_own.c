@@ -189,6 +189,16 @@ void redis_own_sub_lost(struct redis *r)
 
 /* ---- to Redis ---- */
 
+static void log_sent(const struct redis_entry *e)
+{
+	struct slice channel = redis_entry_channel(e);
+	struct log_quoted q;
+
+	if (log_on(LOG_DEBUG))
+		log_event(LOG_DEBUG, "redis_sent", "channel=%s msg=\"Broadcast sent to Redis\"",
+			  log_quote(&q, channel.p, channel.len));
+}
+
 void redis_own_pump(struct redis *r)
 {
 	struct redis_entry *e;
@@ -203,6 +213,7 @@ void redis_own_pump(struct redis *r)
 		if (redis_link_put(r->pub, e->cmd, e->cmd_len, 1) == -1)
 			return; /* ENOMEM: next turn */
 		redis_pending_sent(&r->pending);
+		log_sent(e);
 	}
 }
 
@@ -249,6 +260,7 @@ static bool offer_echo(struct redis *r, struct redis_sub *sub, const struct redi
 		.sub = sub,
 		.ns = r->ns[sub->ns],
 		.payload = form->payload,
+		.envelope = form->envelope,
 		.opcode = form->opcode,
 		.origin = form->origin,
 		.id = form->id,
@@ -266,10 +278,6 @@ bool redis_own_echo(struct redis *r, struct redis_sub *sub, const struct redis_f
 {
 	struct redis_entry *missed, *e;
 
-	if (form->id > r->last_id) { /* nothing of ours */
-		r->bad_form++;
-		return true;
-	}
 	deliver_local(r); /* if an earlier pass was held up: those before it come first */
 	if (r->blocked)
 		return false;
@@ -399,6 +407,16 @@ static enum redis_result give_up(struct redis *r, const struct cfg_namespace *ns
 	return REDIS_LOCAL;
 }
 
+/* A json text goes to the bare channel: who we are, and which message it is, stand inside. */
+static bool sign(struct redis *r, struct redis_entry_spec *spec)
+{
+	r->signed_text.len = 0;
+	if (envelope_sign(&r->signed_text, spec->payload, spec->origin, spec->id, false) == -1)
+		return false;
+	spec->payload = (struct slice){r->signed_text.p, r->signed_text.len};
+	return true;
+}
+
 enum redis_result redis_publish(struct redis *r, const struct cfg_namespace *ns, struct slice room,
 				const char *channel, struct redis_sub *sub, uint8_t opcode,
 				struct slice payload, struct redis_token token)
@@ -413,12 +431,16 @@ enum redis_result redis_publish(struct redis *r, const struct cfg_namespace *ns,
 		.channel = channel,
 		.room = room,
 		.payload = payload,
+		.is_bare = ns->envelope == CFG_ENVELOPE_JSON,
 		.token = token,
 	};
-	uint64_t need = redis_entry_cost(&spec);
 	struct redis_entry *e;
+	uint64_t need;
 
 	r->ns[ns->id] = ns;
+	if (spec.is_bare && !sign(r, &spec))
+		return full(r, ENVELOPE_SIGN_MAX + payload.len);
+	need = redis_entry_cost(&spec);
 	if (!has_room(r, need))
 		return redis_link_is_open(r->pub) ? full(r, need) : give_up(r, ns, &spec, need);
 	e = redis_pending_add(&r->pending, &spec);
@@ -456,4 +478,5 @@ void redis_own_free(struct redis *r)
 {
 	ev_timer_stop(r->loop, &r->hold);
 	redis_pending_free(&r->pending);
+	buf_free(&r->signed_text);
 }

@@ -33,16 +33,21 @@ static char *put(char *at, const void *p, size_t len)
 static void write_command(struct redis_entry *e, const struct redis_entry_spec *spec)
 {
 	size_t channel_len = strlen(spec->channel);
+	size_t prefix_len = spec->is_bare ? 0 : REDIS_META_PREFIX_LEN;
+	size_t header_len = spec->is_bare ? 0 : REDIS_FORM_HEADER;
 	char *at = e->cmd;
 
 	at = put(at, publish, sizeof(publish) - 1);
-	at += resp_head(at, '$', REDIS_META_PREFIX_LEN + channel_len);
-	at = put(at, REDIS_META_PREFIX, REDIS_META_PREFIX_LEN);
+	at += resp_head(at, '$', prefix_len + channel_len);
+	at = put(at, REDIS_META_PREFIX, prefix_len);
+	e->channel_at = (uint16_t)(at - e->cmd);
+	e->channel_len = (uint16_t)channel_len;
 	at = put(at, spec->channel, channel_len);
 	at = put(at, "\r\n", 2);
-	at += resp_head(at, '$', REDIS_FORM_HEADER + spec->payload.len);
-	redis_form_put((uint8_t *)at, spec->opcode, spec->origin, spec->id);
-	at += REDIS_FORM_HEADER;
+	at += resp_head(at, '$', header_len + spec->payload.len);
+	if (!spec->is_bare)
+		redis_form_put((uint8_t *)at, spec->opcode, spec->origin, spec->id);
+	at += header_len;
 	e->payload_at = (uint32_t)(at - e->cmd);
 	e->payload_len = (uint32_t)spec->payload.len;
 	at = put(at, spec->payload.p, spec->payload.len);

@@ -35,6 +35,7 @@ struct redis_entry {
 	struct redis_token token;
 	uint32_t cmd_len;
 	uint32_t payload_at, payload_len; /* within cmd */
+	uint16_t channel_at, channel_len; /* ... the bare channel's name */
 	uint16_t ns, room_len;
 	uint8_t opcode;
 	uint8_t flags;
@@ -58,6 +59,8 @@ struct redis_entry_spec {
 	uint8_t opcode;
 	const char *channel;
 	struct slice room, payload; /* payload below 512 MiB, as Redis wants */
+	bool is_bare; /* the payload goes to the bare channel as it is; else in the form of redis_form.h to
+			 ours */
 	struct redis_token token;
 };
 
@@ -67,6 +70,11 @@ size_t redis_entry_cost(const struct redis_entry_spec *spec);
 static inline struct slice redis_entry_payload(const struct redis_entry *e)
 {
 	return (struct slice){e->cmd + e->payload_at, e->payload_len};
+}
+
+static inline struct slice redis_entry_channel(const struct redis_entry *e)
+{
+	return (struct slice){e->cmd + e->channel_at, e->channel_len};
 }
 
 static inline struct slice redis_entry_room(const struct redis_entry *e)

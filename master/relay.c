@@ -241,6 +241,16 @@ static struct slice room_of(const struct redis_publication *pub)
 	return owner != NULL && !owner->is_family ? interest_room(owner) : pub->room;
 }
 
+/* What another replica took from a client or the API of its own. */
+static uint32_t max_of_replica(const struct cfg_namespace *ns)
+{
+	uint64_t max = u64_max(ns->max_message, ns->max_publication);
+
+	if (ns->envelope == CFG_ENVELOPE_JSON)
+		max += ENVELOPE_SIGN_MAX;
+	return (uint32_t)u64_min(max, UINT32_MAX);
+}
+
 static bool on_publication(void *arg, const struct redis_publication *pub)
 {
 	struct master *m = arg;
@@ -249,6 +259,7 @@ static bool on_publication(void *arg, const struct redis_publication *pub)
 	struct seq_message s = {
 		.ns = ns,
 		.payload = pub->payload,
+		.envelope = pub->envelope,
 		.opcode = pub->opcode,
 		.is_trusted = is_own,
 		.origin = pub->origin,
@@ -264,9 +275,7 @@ static bool on_publication(void *arg, const struct redis_publication *pub)
 	drain_control(m); /* why: sequencer.h */
 	s.room = room_of(pub);
 	/* An own message was checked when it came up; another host's may be one of a client there. */
-	s.max_size = pub->origin == 0 ? ns->max_publication
-		     : is_own         ? UINT32_MAX
-				      : (uint32_t)u64_max(ns->max_message, ns->max_publication);
+	s.max_size = pub->origin == 0 ? ns->max_publication : is_own ? UINT32_MAX : max_of_replica(ns);
 	set_publisher(&s, pub->token.slot, pub->token.incarnation, pub->token.request);
 	r = seq_publish(&m->seq, &s, &out);
 	if (r == SEQ_FULL) {

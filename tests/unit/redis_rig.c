@@ -205,11 +205,34 @@ static uint64_t hash_bytes(const char *p, size_t len)
 	return h;
 }
 
+bool rig_is_json;
+
+static const char wrap_begin[] = "{\"m\":\"", wrap_end[] = "\"}";
+
+/* What clients get. What was not read is read here, as the sequencer would; the buffers stay for the next. */
+static struct slice client_text(const struct redis_publication *pub)
+{
+	static struct envelope own;
+	const struct envelope *e = pub->envelope;
+	size_t around = sizeof(wrap_begin) - 1 + sizeof(wrap_end) - 1;
+
+	if (pub->ns->envelope != CFG_ENVELOPE_JSON)
+		return pub->payload;
+	if (e == NULL && envelope_read(&own, pub->payload, NULL) != ENVELOPE_OK)
+		return pub->payload;
+	if (e == NULL)
+		e = &own;
+	if (e->payload.len < around || memcmp(e->payload.p, wrap_begin, sizeof(wrap_begin) - 1) != 0)
+		return e->payload;
+	return (struct slice){e->payload.p + sizeof(wrap_begin) - 1, e->payload.len - around};
+}
+
 static bool on_publication(void *arg, const struct redis_publication *pub)
 {
 	struct rig_node *n = arg;
 	struct rig_message *m;
-	size_t head = u64_min(pub->payload.len, sizeof(m->head) - 1);
+	struct slice text = client_text(pub);
+	size_t head = u64_min(text.len, sizeof(m->head) - 1);
 
 	if (n->room == 0) {
 		n->refused++;
@@ -230,13 +253,14 @@ static bool on_publication(void *arg, const struct redis_publication *pub)
 	m = &n->got[n->n_got++];
 	*m = (struct rig_message){.origin = pub->origin,
 				  .id = pub->id,
-				  .len = pub->payload.len,
+				  .len = text.len,
 				  .opcode = pub->opcode,
 				  .local = pub->local,
+				  .is_read = pub->envelope != NULL,
 				  .request = pub->token.request,
 				  .sub = pub->sub};
-	m->hash = hash_bytes(pub->payload.p, pub->payload.len);
-	memcpy(m->head, pub->payload.p, head);
+	m->hash = hash_bytes(text.p, text.len);
+	memcpy(m->head, text.p, head);
 	if (pub->room.len < sizeof(m->room) && pub->room.len > 0)
 		memcpy(m->room, pub->room.p, pub->room.len);
 	MUST(pub->ns == &n->ns);
@@ -291,7 +315,8 @@ void rig_node_init(struct rig_node *n, struct rig *g, uint64_t origin)
 	n->ns = (struct cfg_namespace){.name = (char *)(uintptr_t) "t",
 				       .id = RIG_NS_ID,
 				       .max_publication = 1 << 20,
-				       .redis_has_room = true};
+				       .redis_has_room = true,
+				       .envelope = rig_is_json ? CFG_ENVELOPE_JSON : CFG_ENVELOPE_PLAIN};
 	n->cfg = (struct cfg_redis){
 		.is_unix = true,
 		.path = g->sock,
@@ -356,11 +381,19 @@ enum redis_result rig_say(struct rig_node *n, const char *channel, struct redis_
 			  uint32_t request)
 {
 	struct redis_token token = {3, 4, request};
+	struct slice payload = {text, strlen(text)};
+	struct buf object = {0};
+	enum redis_result res;
 
 	if (request == 0)
 		token = (struct redis_token){0};
-	return redis_publish(n->r, &n->ns, (struct slice){"room", 4}, channel, sub, WS_TEXT,
-			     (struct slice){text, strlen(text)}, token);
+	if (rig_is_json) {
+		MUST(buf_printf(&object, "%s%s%s", wrap_begin, text, wrap_end) == 0);
+		payload = (struct slice){object.p, object.len};
+	}
+	res = redis_publish(n->r, &n->ns, (struct slice){"room", 4}, channel, sub, WS_TEXT, payload, token);
+	buf_free(&object);
+	return res;
 }
 
 struct redis_stats rig_stats_of(struct rig_node *n)

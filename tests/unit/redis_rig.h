@@ -57,10 +57,10 @@ void rig_publish(struct rig *g, const char *channel, const void *p, size_t len);
 struct rig_message {
 	uint64_t origin, id, hash;
 	size_t len;
-	char head[32]; /* NUL-terminated beginning of the payload */
+	char head[32]; /* NUL-terminated beginning of the payload; json: of what clients get */
 	char room[16];
 	uint8_t opcode;
-	bool local;
+	bool local, is_read; /* is_read: with an envelope */
 	uint32_t request;
 	struct redis_sub *sub;
 };
@@ -83,6 +83,10 @@ struct rig_node {
 	void (*on_refused)(struct rig_node *n); /* ... and before refusing */
 	void (*on_internal)(void *arg, struct slice channel, struct slice payload);
 };
+
+/* Nodes speak in a json namespace: what rig_say() says is wrapped in an object, and what clients get of it unwrapped. So a
+ * test of messages need not know which it is. */
+extern bool rig_is_json;
 
 /* Times that suit tests; the caller may change cfg before rig_node_open(). */
 void rig_node_init(struct rig_node *n, struct rig *g, uint64_t origin);

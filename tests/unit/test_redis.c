@@ -172,6 +172,8 @@ static void own_payload_of_16_mib_keeps_its_kind(void **state)
 	char *big = malloc(len);
 
 	(void)state;
+	if (rig_is_json)
+		skip(); /* it is no JSON; test_redis_envelope.c has its like */
 	assert_non_null(big);
 	memset(big, 0xfe, len);
 	rig_open(&g);
@@ -736,6 +738,10 @@ static void tls_is_verified(void **state)
 	rig_close(&g);
 }
 
+#ifndef RIG_JSON
+#define RIG_JSON false /* test_redis_json.c runs the same in a json namespace */
+#endif
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -758,5 +764,6 @@ int main(void)
 		cmocka_unit_test(tls_is_verified),
 	};
 
+	rig_is_json = RIG_JSON;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
