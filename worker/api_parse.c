@@ -117,7 +117,7 @@ static int put_text(struct buf *out, const struct api_member *v, size_t max, str
 	return 0;
 }
 
-/* 1000, 1001, 1003, 1008 to 1014, or the application's own. */
+/* What says why (1000 would say that all is well); codes that no Close may carry are none. */
 static int put_code(struct buf *out, const struct api_member *v, struct api_fault *f)
 {
 	unsigned code = 0;
@@ -127,9 +127,8 @@ static int put_code(struct buf *out, const struct api_member *v, struct api_faul
 			return bad_request(f, "code: a close code is required");
 		code = code * 10 + (unsigned)(v->m.value.p[i] - '0');
 	}
-	if (code != 1000 && code != 1001 && code != 1003 && (code < 1008 || code > 1014) &&
-	    (code < 3000 || code > 4999))
-		return bad_request(f, "code: 1000, 1001, 1003, 1008 to 1014, or 3000 to 4999");
+	if ((code < 1001 || code > 1003) && (code < 1007 || code > 1014) && (code < 3000 || code > 4999))
+		return bad_request(f, "code: 1001 to 1003, 1007 to 1014, or 3000 to 4999");
 	return buf_printf(out, ",\"code\":%u", code) == -1 ? no_memory(f) : 0;
 }
 
@@ -146,6 +145,8 @@ static int put_whom(const struct config *c, struct buf *order, const struct api_
 	}
 	if (strcmp(v->key, "channel") == 0) {
 		status = api_channel_parse(c, &v->m, &channel, f);
+		if (status == 0 && channel.room.len == 0 && channel.ns->room != CFG_ROOM_NONE)
+			status = bad_request(f, "channel: this namespace needs a room");
 		return status != 0 ? status : put_text(order, v, sizeof(channel.name), f);
 	}
 	return put_text(order, v, API_GROUP_MAX, f);
@@ -153,8 +154,9 @@ static int put_whom(const struct config *c, struct buf *order, const struct api_
 
 int api_disconnect_parse(const struct config *c, struct slice body, struct buf *order, struct api_fault *f)
 {
-	struct api_member v[] = {{.key = "user"},    {.key = "session"}, {.key = "conn"},
-				 {.key = "channel"}, {.key = "code"},    {.key = "reason"}};
+	struct api_member v[] = {{.key = "user"}, {.key = "session"}, {.key = "conn"},     {.key = "channel"},
+				 {.key = "code"}, {.key = "reason"},  {.key = "namespace"}};
+	struct api_channel channel;
 	int status = api_read(body, v, ARRAY_LEN(v), f);
 	unsigned given = 0;
 
@@ -175,6 +177,13 @@ int api_disconnect_parse(const struct config *c, struct slice body, struct buf *
 		return status;
 	if (is_given(&v[5]) && (status = put_text(order, &v[5], REASON_MAX, f)) != 0)
 		return status;
+	if (is_given(&v[6])) {
+		status = api_channel_parse(c, &v[6].m, &channel, f);
+		if (status == 0 && channel.room.len > 0)
+			status = bad_request(f, "namespace: a namespace's name is required");
+		if (status != 0 || (status = put_text(order, &v[6], CFG_NAME_MAX, f)) != 0)
+			return status;
+	}
 	return buf_puts(order, "}") == -1 ? no_memory(f) : 0;
 }
 

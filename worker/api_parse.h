@@ -40,7 +40,7 @@ int api_channel_parse(const struct config *c, const struct json_member *m, struc
 int api_presence_parse(const struct config *c, struct slice body, struct api_channel *out,
 		       struct api_fault *f) MUST_CHECK;
 
-/* {"user":..} or {"session":..} or {"conn":..} or {"channel":..}, with "code" and "reason": append the order
+/* {"user":..} or {"session":..} or {"conn":..} or {"channel":..}, with "namespace", "code" and "reason": append the order
  * {"method":"disconnect",...}; in it a user is a string. */
 int api_disconnect_parse(const struct config *c, struct slice body, struct buf *order,
 			 struct api_fault *f) MUST_CHECK;

@@ -92,7 +92,12 @@ static void test_disconnect(void **state)
 	      "{\"method\":\"disconnect\",\"conn\":\"00ff\",\"reason\":\"\"}");
 	gives(DISCONNECT, "{\"channel\":\"demo:a\",\"code\":1001}",
 	      "{\"method\":\"disconnect\",\"channel\":\"demo:a\",\"code\":1001}");
-	gives(DISCONNECT, "{\"channel\":\"demo\"}", "{\"method\":\"disconnect\",\"channel\":\"demo\"}");
+	gives(DISCONNECT, "{\"channel\":\"news\"}", "{\"method\":\"disconnect\",\"channel\":\"news\"}");
+	gives(DISCONNECT, "{\"user\":7,\"namespace\":\"demo\"}",
+	      "{\"method\":\"disconnect\",\"user\":\"7\",\"namespace\":\"demo\"}");
+	refuses(DISCONNECT, "{\"channel\":\"demo\"}", 400, "bad_request");
+	refuses(DISCONNECT, "{\"user\":7,\"namespace\":\"nope\"}", 404, "unknown_namespace");
+	refuses(DISCONNECT, "{\"user\":7,\"namespace\":\"demo:a\"}", 400, "bad_request");
 	gives(DISCONNECT, "{\"user\":\"1\",\"us\\u0065r\":\"2\"}",
 	      "{\"method\":\"disconnect\",\"user\":\"2\"}");
 	refuses(DISCONNECT, "{}", 400, "bad_request");
@@ -108,7 +113,7 @@ static void test_disconnect(void **state)
 	refuses(DISCONNECT, "{\"channel\":\"demo:a/b\"}", 400, "bad_request");
 	refuses(DISCONNECT, "{\"channel\":\"news:a\"}", 400, "bad_request");
 	for (const char *const *code =
-		     (const char *const[]){"1002", "1005", "1006", "1015", "999", "0", "5000", "1e3",
+		     (const char *const[]){"1000", "1005", "1006", "1015", "999", "0", "5000", "1e3",
 					   "\"1001\"", "-100", "1000.0", "null", NULL};
 	     *code != NULL; code++) {
 		snprintf(text, sizeof(text), "{\"user\":\"7\",\"code\":%s}", *code);
