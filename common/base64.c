@@ -80,6 +80,37 @@ ssize_t base64_decode(struct slice text, char *dst)
 	return tail < 0 ? -1 : (char *)d - dst + tail;
 }
 
+/* The digit of the standard alphabet; one that is none of either if it is none of base64url. */
+static uint8_t from_url(char c)
+{
+	if (c == '-')
+		return '+';
+	if (c == '_')
+		return '/';
+	return c == '+' || c == '/' || c == '=' ? '!' : (uint8_t)c;
+}
+
+ssize_t base64url_decode(struct slice text, char *dst)
+{
+	uint8_t group[4], *d = (uint8_t *)dst;
+	int tail;
+
+	for (; text.len >= 4; text = (struct slice){text.p + 4, text.len - 4}, d += 3) {
+		for (size_t i = 0; i < 4; i++)
+			group[i] = from_url(text.p[i]);
+		if (!decode_group(group, d))
+			return -1;
+	}
+	if (text.len == 0)
+		return (char *)d - dst;
+	if (text.len == 1)
+		return -1;
+	for (size_t i = 0; i < 4; i++)
+		group[i] = i < text.len ? from_url(text.p[i]) : '=';
+	tail = decode_padded(group, d);
+	return tail < 0 ? -1 : (char *)d - dst + tail;
+}
+
 size_t base64_encode(struct slice data, char *dst)
 {
 	const uint8_t *s = (const uint8_t *)data.p;

@@ -13,6 +13,11 @@
  * multiple of 4, missing or misplaced padding, unused bits that are not zero. */
 ssize_t base64_decode(struct slice text, char *dst) MUST_CHECK;
 
+/* The same for base64url without padding (section 5; RFC 7515, section 2), of what tokens and keys are made.
+ * dst holds BASE64URL_DECODED_MAX(text.len) bytes. */
+#define BASE64URL_DECODED_MAX(n) ((size_t)(n) / 4 * 3 + 3)
+ssize_t base64url_decode(struct slice text, char *dst) MUST_CHECK;
+
 /* Encode to dst, which holds BASE64_ENCODED(data.len) bytes; no NUL is added. Returns the length. */
 size_t base64_encode(struct slice data, char *dst);
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/jwks.h"
 #include "master/config_build.h"
 #include "master/config_file.h"
 #include "master/config_value.h"
@@ -106,6 +107,9 @@ static void build_hook(struct scan_doc *doc, const struct scan_section *sec, str
 
 static void read_keys(struct scan_doc *doc, const struct scan_section *sec, struct cfg_auth *a)
 {
+	struct jwks keys = {0};
+	const char *wrong;
+
 	if (a->keys == NULL)
 		return;
 	a->keys_text = file_read(a->keys, CFG_KEYS_MAX, &a->keys_len);
@@ -115,6 +119,10 @@ static void read_keys(struct scan_doc *doc, const struct scan_section *sec, stru
 		build_problem(doc, sec, "keys", "%s: %s", a->keys, file_error(errno));
 	else if (a->keys_len == 0)
 		build_problem(doc, sec, "keys", "%s: is empty", a->keys);
+	else if (a->algorithms != 0 &&
+		 jwks_parse(&keys, (struct slice){a->keys_text, a->keys_len}, a->algorithms, &wrong) == -1)
+		build_problem(doc, sec, "keys", "%s: %s", a->keys, wrong);
+	jwks_free(&keys); /* workers make their own */
 }
 
 static void build_jwt(struct scan_doc *doc, const struct scan_section *sec, struct cfg_auth *a)
@@ -191,5 +199,6 @@ void build_auths(struct scan_doc *doc, struct config *c)
 		c->n_auths++;
 	}
 	if (n > CFG_MAX_AUTHS)
-		build_problem(doc, doc->sections[0], "auth", "there are %zu of them, %d are possible", n, CFG_MAX_AUTHS);
+		build_problem(doc, doc->sections[0], "auth", "there are %zu of them, %d are possible", n,
+			      CFG_MAX_AUTHS);
 }

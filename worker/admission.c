@@ -190,13 +190,15 @@ static enum admit step_auth(struct worker *w, struct conn *c, struct admission *
 			       .parser = rq->p,
 			       .head = rq->head};
 	struct identity *who = NULL;
+	enum auth_result r;
 
 	if (ask.ns->auth == NULL)
 		return ADMIT_NEXT;
 	c->state = CONN_AUTHORIZING;
-	switch (auth_begin(w, c, &ask, &who)) {
+	r = auth_begin(w, c, &ask, &who);
+	a->h.is_bearer = ask.is_bearer;
+	switch (r) {
 	case AUTH_DONE:
-		a->h.is_bearer = ask.is_bearer;
 		return judge(w, c, a, who);
 	case AUTH_WAIT:
 		return ADMIT_WAIT;

@@ -1,5 +1,7 @@
 #include "worker/auth.h"
 
+#include <errno.h>
+#include <openssl/crypto.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +11,8 @@
 #include "worker/auth_app.h"
 #include "worker/auth_hook.h"
 #include "worker/auth_http.h"
+#include "worker/auth_jwt.h"
+#include "worker/place.h"
 #include "worker/worker.h"
 
 #define EXPIRY_LOOK_MS 60000u /* the wall clock may be set: it is looked at so often at least */
@@ -16,6 +20,11 @@
 static const struct cfg_namespace *ns_of(const struct worker *w, const struct conn *c)
 {
 	return &w->config->namespaces[c->ns];
+}
+
+static uint64_t wall_s(void)
+{
+	return clock_wall_ms() / 1000;
 }
 
 static struct slice text_slice(const char *s)
@@ -33,6 +42,56 @@ static enum auth_result ask_query(const struct auth_ask *ask, struct identity **
 	return *who == NULL ? AUTH_FAILED : AUTH_DONE;
 }
 
+/* The token stands in the first of the places that has one. */
+static struct slice find_token(const struct auth_ask *ask, char *scratch, size_t size)
+{
+	const struct cfg_auth *a = ask->ns->auth;
+	struct slice token = {NULL, 0};
+
+	for (size_t i = 0; i < a->n_from && token.p == NULL; i++)
+		token = place_find(&a->from[i], ask->parser, ask->head, scratch, size);
+	return token;
+}
+
+static bool takes_subprotocol(const struct cfg_auth *a)
+{
+	for (size_t i = 0; i < a->n_from; i++) {
+		if (a->from[i].place == CFG_PLACE_SUBPROTOCOL)
+			return true;
+	}
+	return false;
+}
+
+/* What the client is told says nothing of keys; the log says a little more. */
+static const char *refusal_text(enum jwt_result r, bool has_token)
+{
+	if (!has_token)
+		return "no token";
+	return r == JWT_EXPIRED ? "token expired" : "invalid token";
+}
+
+static enum auth_result ask_jwt(struct worker *w, struct auth_ask *ask, struct identity **who)
+{
+	const struct cfg_auth *a = ask->ns->auth;
+	char scratch[JWT_MAX];
+	struct slice token = find_token(ask, scratch, sizeof(scratch));
+	const char *wrong = "absent";
+	enum jwt_result r = JWT_BAD;
+
+	/* A browser that offered a subprotocol ends a connection that selects none. */
+	ask->is_bearer = takes_subprotocol(a) && place_offers_bearer(ask->parser, ask->head);
+	if (token.p != NULL)
+		r = jwt_check(a, &w->auth->keys[a - w->config->auths], token, wall_s(), who, &wrong);
+	OPENSSL_cleanse(scratch, sizeof(scratch));
+	if (r == JWT_GOOD)
+		return AUTH_DONE;
+	log_event(LOG_INFO, "token_refused", "auth=%s ns=%s reason=%s", a->name, ask->ns->name, wrong);
+	if (r == JWT_NO_MEMORY)
+		return AUTH_FAILED;
+	*who = identity_refused(403, refusal_text(r, token.p != NULL));
+	return *who == NULL ? AUTH_FAILED : AUTH_DONE;
+}
+
 enum auth_result auth_begin(struct worker *w, struct conn *c, struct auth_ask *what, struct identity **who)
 {
 	switch (what->ns->auth->type) {
@@ -41,7 +100,7 @@ enum auth_result auth_begin(struct worker *w, struct conn *c, struct auth_ask *w
 	case CFG_AUTH_HOOK:
 		return app_connect(w, c, what, who);
 	case CFG_AUTH_JWT:
-		break;
+		return ask_jwt(w, what, who);
 	}
 	return AUTH_FAILED;
 }
@@ -54,8 +113,7 @@ void auth_forget(struct worker *w, struct conn *c)
 /* One that has expired before it is used is a refusal. */
 struct identity *auth_unless_expired(struct identity *who)
 {
-	if (who == NULL || !who->is_allowed || who->expires_at == 0 ||
-	    clock_wall_ms() / 1000 < who->expires_at)
+	if (who == NULL || !who->is_allowed || who->expires_at == 0 || wall_s() < who->expires_at)
 		return who;
 	identity_free(who);
 	return identity_refused(403, "expired");
@@ -242,6 +300,33 @@ static int start_hook(struct worker *w, size_t i, unsigned connections)
 	return w->auth->hooks[i] == NULL ? -1 : 0;
 }
 
+/* The master has seen that they are of use. */
+static int start_jwt(struct worker *w, size_t i)
+{
+	const struct cfg_auth *a = &w->config->auths[i];
+	const char *wrong;
+
+	if (jwks_parse(&w->auth->keys[i], (struct slice){a->keys_text, a->keys_len}, a->algorithms, &wrong) ==
+	    0)
+		return 0;
+	log_event(LOG_ERROR, "auth_keys", "auth=%s msg=\"%s\"", a->name, wrong);
+	errno = EINVAL;
+	return -1;
+}
+
+static int start_one(struct worker *w, size_t i, unsigned connections)
+{
+	switch (w->config->auths[i].type) {
+	case CFG_AUTH_HOOK:
+		return start_hook(w, i, connections);
+	case CFG_AUTH_JWT:
+		return start_jwt(w, i);
+	case CFG_AUTH_QUERY:
+		return 0;
+	}
+	return -1;
+}
+
 int auth_start(struct worker *w)
 {
 	unsigned connections = 0;
@@ -251,12 +336,13 @@ int auth_start(struct worker *w)
 		return -1;
 	warn_of_query(w);
 	w->auth->hooks = calloc(w->config->n_auths + 1, sizeof(struct auth_hook *));
-	if (w->auth->hooks == NULL)
+	w->auth->keys = calloc(w->config->n_auths + 1, sizeof(struct jwks));
+	if (w->auth->hooks == NULL || w->auth->keys == NULL)
 		return -1;
 	for (size_t i = 0; i < w->config->n_auths; i++)
 		connections += w->config->auths[i].concurrency / w->config->workers + 1;
 	for (size_t i = 0; i < w->config->n_auths; i++) {
-		if (w->config->auths[i].type == CFG_AUTH_HOOK && start_hook(w, i, connections) == -1)
+		if (start_one(w, i, connections) == -1)
 			return -1;
 	}
 	return 0;
@@ -272,12 +358,15 @@ void auth_tick(struct worker *w)
 
 void auth_stop(struct worker *w)
 {
-	for (size_t i = 0; i < w->config->n_auths; i++)
+	for (size_t i = 0; i < w->config->n_auths; i++) {
 		hook_free(w->auth->hooks[i]);
+		jwks_free(&w->auth->keys[i]);
+	}
 	http_engine_free(w->auth->http);
 	auth_cache_free(w->auth->cache);
 	auth_changes_free(&w->auth->changes);
 	free(w->auth->hooks);
+	free(w->auth->keys);
 	free(w->auth);
 	w->auth = NULL;
 }

@@ -32,7 +32,7 @@ struct auth_ask {
 	struct slice user;              /* what user_query says, canonical; len 0: the namespace has none */
 	const struct http_parser *parser;
 	const char *head;
-	bool is_bearer; /* set here: the token came as a subprotocol, which the 101 is to select */
+	bool is_bearer; /* set here: the 101 is to select the subprotocol "bearer" */
 };
 
 enum auth_result {

@@ -5,6 +5,7 @@
 #ifndef RC_AUTH_APP_H
 #define RC_AUTH_APP_H
 
+#include "common/jwks.h"
 #include "worker/auth.h"
 #include "worker/auth_cache.h"
 #include "worker/auth_groups.h"
@@ -16,6 +17,7 @@ struct http_engine;
 struct auth {
 	struct http_engine *http; /* NULL: no hooks */
 	struct auth_hook **hooks; /* by index in config->auths; NULL for other types */
+	struct jwks *keys;        /* likewise; empty for other types */
 	struct auth_cache *cache; /* NULL: nothing is cached */
 	struct auth_changes changes;
 };

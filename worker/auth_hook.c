@@ -9,9 +9,10 @@
 #include "worker/identity.h"
 #include "worker/worker.h"
 
-#define WAITING_FACTOR 4u    /* so many times `concurrency` may wait */
-#define LOG_EVERY_MS   1000u /* failures are told about at most so often; each refusal has a line of its own \
-			      */
+#define WAITING_FACTOR 4u /* so many times `concurrency` may wait */
+#define LOG_EVERY_MS                                                                                         \
+	1000u /* failures are told about at most so often; each refusal has a line of its own                \
+	       */
 
 struct hook_request {
 	struct hook_request *prev, *next; /* of those that wait, or of those under way */

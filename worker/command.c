@@ -349,9 +349,9 @@ static bool change_groups(struct worker *w, const struct order *o)
 
 	if (is_good) {
 		for (size_t i = 0; i < add.n; i++)
-			auth_uncache_user(w, add.list[i]);
+			auth_note_group_change(w, slice_of(&group), add.list[i], true);
 		for (size_t i = 0; i < remove.n; i++)
-			auth_uncache_user(w, remove.list[i]);
+			auth_note_group_change(w, slice_of(&group), remove.list[i], false);
 		user_change_group(w, slice_of(&group), add.list, add.n, remove.list, remove.n);
 	}
 	names_free(&add);
@@ -385,11 +385,4 @@ void command_handle(struct worker *w, struct slice json)
 		is_good = false;
 	if (!is_good)
 		log_malformed(w);
-}
-
-/* Until auth.c has its cache. */
-__attribute__((weak)) void auth_uncache_user(struct worker *w, struct slice user)
-{
-	(void)w;
-	(void)user;
 }

@@ -144,6 +144,11 @@ bool place_subprotocol(struct slice header, struct slice *token)
 	return false;
 }
 
+bool place_offers_bearer(const struct http_parser *p, const char *head)
+{
+	return http_has_token(p, head, "sec-websocket-protocol", "bearer");
+}
+
 struct slice place_find(const struct cfg_source_of *from, const struct http_parser *p, const char *head,
 			char *dst, size_t size)
 {

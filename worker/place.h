@@ -25,6 +25,8 @@ size_t place_user(struct slice query, const char *name, bool is_int, char *dst, 
 /* The bearer token in an Authorization header's value. False: another scheme, or none. */
 bool place_bearer(struct slice header, struct slice *token) MUST_CHECK;
 
+/* Does the list of subprotocols offer "bearer"? */
+bool place_offers_bearer(const struct http_parser *p, const char *head) MUST_CHECK;
 /* The token that a list of subprotocols carries: the element behind "bearer". False: none. */
 bool place_subprotocol(struct slice header, struct slice *token) MUST_CHECK;
 

@@ -932,7 +932,7 @@ static void check_users(const struct rig *r)
 			assert_true(c->state == CONN_JOINING || s->claim == USER_CLAIM_NONE);
 			continue;
 		}
-		assert_int_equal(u != NULL, s->who != NULL);
+		assert_int_equal(u != NULL, s->who != NULL && s->who->user.len > 0);
 		if (u == NULL)
 			continue;
 		sockets++;
