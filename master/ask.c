@@ -5,6 +5,7 @@
 #include "master/control.h"
 #include "master/nodes.h"
 #include "master/presence_ask.h"
+#include "master/store.h"
 #include "master/survey.h"
 
 size_t ask_reply_max(const struct master *m)
@@ -71,7 +72,7 @@ bool ask_take(struct master *m, const struct ask_question *q)
 	case UP_ASK_FETCH:
 	case UP_ASK_STORE:
 	case UP_ASK_OFFLINE:
-		ask_answer(m, &q->from, REC_REPLY_UNAVAILABLE, (struct slice){0});
+		store_ask(m, q);
 		return true;
 	}
 	return false;

@@ -9,6 +9,7 @@
 #include "master/relay.h"
 #include "master/reload.h"
 #include "master/status.h"
+#include "master/store.h"
 #include "master/subscribe.h"
 #include "master/supervise.h"
 
@@ -132,6 +133,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
 	relay_tick(m, now);
 	presence_tick(m, now);
 	nodes_tick(m, now);
+	store_tick(m, now);
 	status_tick(m);
 	subscribe_sweep(m,
 		    u64_max(SWEEP_MIN, n / (m->seq.interest.n_dead > 0 ? SWEEP_DEAD_PART : SWEEP_IDLE_PART)));

@@ -19,6 +19,7 @@
 #include "master/reload.h"
 #include "master/signals.h"
 #include "master/status.h"
+#include "master/store.h"
 #include "master/survey.h"
 #include "master/supervise.h"
 
@@ -69,7 +70,7 @@ static int start(struct master *m, struct config *c, struct buf *errors)
 	if (m->loop == NULL)
 		return -1;
 	master_watch(m);
-	if (presence_start(m) == -1 || nodes_start(m) == -1 || survey_start(m) == -1 || control_start(m) == -1 ||
+	if (presence_start(m) == -1 || store_start(m) == -1 || nodes_start(m) == -1 || survey_start(m) == -1 || control_start(m) == -1 ||
 	    relay_start(m) == -1)
 		return -1;
 	signals_start(m);
@@ -91,6 +92,7 @@ static void finish(struct master *m)
 		survey_stop(m);
 		nodes_stop(m);
 		presence_stop(m);
+		store_stop(m);
 		signals_stop(m);
 		master_unwatch(m);
 		ev_loop_destroy(m->loop);

@@ -22,6 +22,8 @@
  *    crowd.c       how many users a namespace has
  *    status.c      what the workers show about the master
  *    redis*.c      the Redis links
+ *    store.c       what Redis keeps for clients: values, receipts, messages for who is away
+ *    retained.c    the last message of each channel
  *
  * One thread, one libev loop, nothing blocks. A turn of the loop:
  *
@@ -166,6 +168,7 @@ struct master {
 
 	struct redis *redis;        /* NULL: local mode */
 	struct redis_cmd *cmd;      /* the command link; NULL: local mode */
+	struct store *store;        /* store.h */
 	struct relay_table *relay;  /* relay.c: who listens to what; NULL: nobody yet */
 	struct cfg_redis redis_cfg; /* what it borrows: the first configuration's, copied */
 	struct interest_entry *family[CFG_MAX_NAMESPACES]; /* subscriptions of family channels */

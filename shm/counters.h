@@ -49,6 +49,9 @@ typedef _Atomic uint64_t counter; /* the one typedef: it names a meaning, hides 
 	X(controls, "orders (disconnect, groups) handed to the workers")                                            \
 	X(controls_bad, "messages on the control channel that are no order")                                        \
 	X(presence_refused, "commands about who is online that Redis answered with an error")                       \
+	X(retained_evicted, "retained messages forgotten because too many bytes were kept")                                \
+	X(offline_queued, "messages kept for users who were away")                                                         \
+	X(offline_lost, "of these, and of those for them, lost: too many, too large, or Redis did not take them")          \
 	X(counts_partial, "publish answers that not all workers and replicas had a part in in time")
 #define COUNTERS_GAUGE(X)                                                                                           \
 	X(connections, "established WebSocket connections")                                                         \

@@ -235,6 +235,9 @@ static int internals(struct worker *w, struct buf *out)
 	X(redis_given_up, "Publications that did not fit the pending list")
 	X(redis_duplicates, "Publications dropped because their id was seen before")
 	X(targets_skipped, "Elements of target lists that are no ids")
+	X(retained_evicted, "Retained messages forgotten because too many bytes were kept")
+	X(offline_queued, "Messages kept for users who were away")
+	X(offline_lost, "Messages for users who were away that were lost")
 #undef X
 	return plain(out, "ringcast_jemalloc_allocated_bytes", "gauge", "Bytes allocated, all processes.",
 		     STATS_SUM(w, jemalloc_allocated));
