@@ -326,3 +326,29 @@ int template_render(const struct template *t, const struct template_values *v, e
 	}
 	return 0;
 }
+
+/* What a placeholder added: nothing, or the null of a form that must not be empty. */
+static bool says_nothing(const struct buf *out, size_t before)
+{
+	return out->len == before ||
+	       (out->len - before == 4 && memcmp(out->p + before, "null", 4) == 0);
+}
+
+int template_render_name(const struct template *t, const struct template_values *v, struct buf *out)
+{
+	size_t start = out->len;
+
+	for (size_t i = 0; i < t->n; i++) {
+		const struct part *part = &t->part[i];
+		size_t before = out->len;
+		int rc = part->is_literal ? buf_put(out, part->words.p, part->words.len)
+					  : put_variable(part, v, TEMPLATE_AS_PLAIN, out);
+
+		if (rc == 0 && (part->is_literal || !says_nothing(out, before)) &&
+		    memchr(out->p + before, '\0', out->len - before) == NULL)
+			continue;
+		out->len = start;
+		return rc;
+	}
+	return 1;
+}

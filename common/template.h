@@ -68,4 +68,8 @@ enum template_as { TEMPLATE_AS_JSON, TEMPLATE_AS_PLAIN }; /* escape variables, o
 int template_render(const struct template *t, const struct template_values *v, enum template_as as,
 		    struct buf *out) MUST_CHECK;
 
+/* Append a Redis key (or another name): TEMPLATE_AS_PLAIN, and every placeholder has to have something to say. Returns 1; 0 if
+ * one was absent, empty or null, or if the text has a NUL, with `out` unchanged; -1 (ENOMEM). */
+int template_render_name(const struct template *t, const struct template_values *v, struct buf *out) MUST_CHECK;
+
 #endif

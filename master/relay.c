@@ -495,6 +495,11 @@ void relay_stop(struct master *m)
 
 void relay_rebind(struct master *m)
 {
+	bool keep[CFG_MAX_NAMESPACES];
+
+	for (uint16_t i = 0; i < CFG_MAX_NAMESPACES; i++)
+		keep[i] = m->seq.ns[i] != NULL && m->seq.ns[i]->retain == CFG_RETAIN_LAST;
+	retained_only(m->seq.retained, keep);
 	if (m->redis != NULL)
 		redis_rebind(m->redis, m->generation->config);
 }

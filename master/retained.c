@@ -195,11 +195,11 @@ bool retained_find(const struct retained *r, uint64_t hash, uint16_t ns, struct 
 	return true;
 }
 
-void retained_forget(struct retained *r, uint16_t ns)
+void retained_only(struct retained *r, const bool keep[CFG_MAX_NAMESPACES])
 {
 	for (struct entry *e = r->oldest, *newer; e != NULL; e = newer) {
 		newer = e->newer;
-		if (e->ns == ns)
+		if (!keep[e->ns])
 			drop_entry(r, e);
 	}
 }

@@ -30,8 +30,8 @@ void retained_keep(struct retained *r, uint64_t hash, uint16_t ns, struct slice 
 bool retained_find(const struct retained *r, uint64_t hash, uint16_t ns, struct slice room, uint8_t *opcode,
 		   struct slice *payload) MUST_CHECK;
 
-/* Forget a namespace. */
-void retained_forget(struct retained *r, uint16_t ns);
+/* Forget the namespaces for which `keep` is false. */
+void retained_only(struct retained *r, const bool keep[CFG_MAX_NAMESPACES]);
 
 struct retained_stats {
 	uint64_t n, bytes, evicted;

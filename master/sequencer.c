@@ -391,6 +391,14 @@ static enum seq_result publish_to(struct sequencer *s, const struct seq_message 
 	return SEQ_DONE;
 }
 
+/* What a newcomer of the channel will be given: also while nobody here listens. */
+static void retain(struct sequencer *s, const struct cfg_namespace *ns, const struct verdict *v)
+{
+	if (ns->retain == CFG_RETAIN_LAST && s->retained != NULL)
+		retained_keep(s->retained, seq_hash(s, ns->id, v->room), ns->id, v->room, v->opcode,
+			      v->payload);
+}
+
 static enum seq_result publish_plain(struct sequencer *s, const struct seq_message *m,
 				     struct seq_outcome *out)
 {
@@ -407,11 +415,14 @@ static enum seq_result publish_plain(struct sequencer *s, const struct seq_messa
 	e = entry_of(s, m->ns->id, v.room, &is_lost);
 	if (is_lost)
 		return dropped(s, m, out, REC_OVERLOADED, COUNT_DROPPED_shed);
-	if (e == NULL)
+	if (e == NULL && m->ns->retain != CFG_RETAIN_LAST)
 		return SEQ_DONE;
 	v.opcode = choose_opcode(m);
 	if (v.opcode == 0)
 		return dropped(s, m, out, REC_NO_ROUTE, COUNT_DROPPED_bad_utf8);
+	retain(s, m->ns, &v);
+	if (e == NULL)
+		return SEQ_DONE;
 	return publish_to(s, m, e, &v, out);
 }
 
@@ -438,9 +449,11 @@ static enum seq_result publish_json(struct sequencer *s, const struct seq_messag
 	e = entry_of(s, m->ns->id, v.room, &is_lost);
 	if (is_lost || (env->is_targeted && e != NULL && seq_targets(s, m->ns->id, env) == -1))
 		return dropped(s, m, out, REC_OVERLOADED, COUNT_DROPPED_shed);
+	v.payload = env->payload;
+	if (!env->is_targeted)
+		retain(s, m->ns, &v); /* there was space for it: what follows does not make it wait */
 	if (e == NULL)
 		return SEQ_DONE;
-	v.payload = env->payload;
 	if (env->is_targeted)
 		v.targets = (struct slice){s->targets.p, s->targets.len};
 	if (v.targets.len + v.payload.len > s->ring.size / 4)

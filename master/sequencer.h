@@ -42,6 +42,7 @@
 #include "common/config.h"
 #include "common/envelope.h"
 #include "master/interest.h"
+#include "master/retained.h"
 #include "shm/counters.h"
 #include "shm/record.h"
 #include "shm/slot.h"
@@ -88,6 +89,8 @@ struct sequencer {
 	struct envelope envelope;  /* the one that seq_publish() reads for itself */
 	struct buf targets, order; /* scratch: a block of targets, and how it is sorted */
 	uint64_t drop_logged_ms[CFG_MAX_NAMESPACES][COUNT_DROPPED_N + 1]; /* the last: skipped targets */
+
+	struct retained *retained; /* last messages of channels; lent by the master; NULL: none are kept */
 
 	struct buf waiting; /* control records for which even the reserve has no space */
 	bool is_full;

@@ -95,7 +95,8 @@ int start_segments(struct master *m, const struct config *c, struct buf *error)
 	m->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (m->wake_fd == -1)
 		return fail(error, "eventfd");
-	if (seq_init(&m->seq, &ring, m->globals->origin, m->globals->hash_key, m->count) == -1)
+	if (seq_init(&m->seq, &ring, m->globals->origin, m->globals->hash_key, m->count) == -1 ||
+	    (m->seq.retained = retained_new(RETAINED_MAX_BYTES)) == NULL)
 		return fail(error, "channel table");
 	return 0;
 }
@@ -113,6 +114,7 @@ void start_free_segments(struct master *m)
 
 	if (m->seq.ring.data != NULL)
 		seg_unmap_twice(m->seq.ring.data, m->seq.ring.size, SEG_PAGE);
+	retained_free(m->seq.retained);
 	seq_free(&m->seq);
 	envelope_free(&m->inbound);
 	buf_free(&m->unsigned_text);

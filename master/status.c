@@ -82,10 +82,16 @@ static void count_memory(struct master *m)
 
 void status_tick(struct master *m)
 {
+	struct retained_stats kept;
+
 	for (unsigned i = 0; i < m->seq.n_live; i++) {
 		const struct seq_reader *r = &m->seq.reader[m->seq.live[i]];
 
 		SET(worker[r->index].gate, u64_max(slot_cursor(r->slot), r->skip_to));
 	}
 	count_memory(m);
+	if (m->seq.retained != NULL) {
+		retained_get_stats(m->seq.retained, &kept);
+		count_set(&m->count->retained_evicted, kept.evicted);
+	}
 }

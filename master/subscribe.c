@@ -65,10 +65,14 @@ static void arm_timer(struct master *m)
 
 static void subscribed(struct master *m, uint8_t reader, const struct interest_entry *e, bool is_confirmed)
 {
-	const struct rec h = {
-		.type = REC_SUBSCRIBED, .ns = e->ns, .hash = e->hash, .arg = {is_confirmed ? 0 : 1}};
+	struct rec h = {.type = REC_SUBSCRIBED, .ns = e->ns, .hash = e->hash, .arg = {is_confirmed ? 0 : 1}};
+	struct slice retained = {0};
 
-	seq_control(&m->seq, reader, &h, interest_room(e));
+	/* What came before this record; the worker sees for itself what comes behind it. */
+	if (m->seq.retained != NULL &&
+	    retained_find(m->seq.retained, e->hash, e->ns, interest_room(e), &h.opcode, &retained))
+		h.flags = REC_RETAINED;
+	seq_control_payload(&m->seq, reader, &h, interest_room(e), retained);
 }
 
 static void subscribed_all(struct master *m, struct interest_entry *e, bool is_confirmed)

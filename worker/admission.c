@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "worker/auth.h"
 #include "worker/input.h"
+#include "worker/kept.h"
 #include "worker/output.h"
 #include "worker/place.h"
 #include "worker/rules.h"
@@ -228,6 +229,23 @@ static enum admit step_prepare(struct worker *w, struct conn *c, struct admissio
 	return r == 1 ? ADMIT_NEXT : ADMIT_WAIT;
 }
 
+/* What Redis keeps for him is asked for while he is no member yet. */
+static enum admit step_kept(struct worker *w, struct conn *c, struct admission *a, const struct request *rq)
+{
+	(void)rq;
+	switch (kept_begin(w, c, (struct slice){a->h.room, a->h.room_len})) {
+	case KEPT_DONE:
+		return ADMIT_NEXT;
+	case KEPT_WAIT:
+		c->state = CONN_JOINING;
+		return ADMIT_WAIT;
+	case KEPT_NO_MEMORY:
+		break;
+	}
+	input_refuse(w, c, 503, "no_memory");
+	return ADMIT_OVER;
+}
+
 static void welcome(struct worker *w, struct conn *c, struct slice answer);
 
 static enum admit step_join(struct worker *w, struct conn *c, struct admission *a, const struct request *rq)
@@ -255,7 +273,7 @@ static enum admit step_join(struct worker *w, struct conn *c, struct admission *
 
 static enum admit (*const steps[])(struct worker *, struct conn *, struct admission *,
 				   const struct request *) = {step_session, step_user, step_auth,
-							      step_prepare, step_join};
+							      step_prepare, step_kept, step_join};
 
 /* Keep what the rest of the way needs. */
 static int keep(struct conn *c, const struct admission *a)
@@ -327,6 +345,11 @@ void user_prepared(struct worker *w, struct conn *c)
 	run(w, c, c->ext->admission, NULL);
 }
 
+void admission_go_on(struct worker *w, struct conn *c)
+{
+	run(w, c, c->ext->admission, NULL);
+}
+
 void admission_expired(struct worker *w, struct conn *c)
 {
 	if (c->state == CONN_AUTHORIZING)
@@ -358,16 +381,17 @@ static int first_frames(struct worker *w, struct conn *c, struct buf *out)
 /* A member now: the 101 and the first frames in one write, then what the client sent before them. */
 static void welcome(struct worker *w, struct conn *c, struct slice answer)
 {
-	struct buf out = {0}, in = {0};
+	struct buf out = {0}, in = {0}, first = {0};
 
 	if (c->ext != NULL) {
 		in = c->ext->in;
-		c->ext->in = (struct buf){0};
+		first = c->ext->first;
+		c->ext->in = c->ext->first = (struct buf){0};
 		admission_free(c->ext->admission);
 		c->ext->admission = NULL;
 	}
 	if (user_join(w, c) == -1 || buf_put(&out, answer.p, answer.len) == -1 ||
-	    first_frames(w, c, &out) == -1) {
+	    first_frames(w, c, &out) == -1 || kept_put(w, c, (struct slice){first.p, first.len}, &out) == -1) {
 		input_refuse(w, c, 503, "no_memory");
 	} else {
 		auth_opened(w, c);
@@ -377,6 +401,7 @@ static void welcome(struct worker *w, struct conn *c, struct slice answer)
 	}
 	buf_free(&out);
 	buf_free(&in);
+	buf_free(&first);
 }
 
 void join_done(struct worker *w, struct conn *c)

@@ -1,8 +1,8 @@
 /* admission.h - from a good handshake to membership, in steps of which each may wait.
  *
- *      begin -> session -> user -> auth ---------> prepare ---------> join -----------> OPEN
+ *      begin -> session -> user -> auth ---------> prepare, kept ---> join -----------> OPEN
  *                           |       | AUTHORIZING     | JOINING          | JOINING
- *                           |       | (a hook)        | (user_prepare)   | (channel_join)
+ *                           |       | (a hook)        | (user_prepare,   | (channel_join)
  *                           +-------+-----------------+------------------+--> refused
  *
  * A step is done, waits, or has refused. While one waits, what the rest of the way needs of the request is in
@@ -44,6 +44,9 @@ void admission_begin(struct worker *w, struct conn *c, struct admission *a, cons
 /* The verdict about an AUTHORIZING connection has come (auth.c); `who` is taken over. NULL: none could be
  * had. */
 void admission_verdict(struct worker *w, struct conn *c, struct identity *who);
+
+/* What a step has waited for is there: on with the next one. */
+void admission_go_on(struct worker *w, struct conn *c);
 
 /* handshake_timeout has passed. */
 void admission_expired(struct worker *w, struct conn *c);

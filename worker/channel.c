@@ -163,6 +163,7 @@ static void destroy(struct worker *w, uint32_t index)
 	if (ch->cap > 0)
 		free(ch->members.many);
 	free(ch->room);
+	latest_drop(w, index);
 	/* A batch under way may still name it: it has no members, so the batch passes over it. */
 	*ch = (struct channel){.next = t->free, .batch = ch->batch};
 	t->free = index;

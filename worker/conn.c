@@ -210,6 +210,7 @@ static void free_ext(struct worker *w, struct conn *c)
 	ws_reset(w->ws_pool, &x->ws);
 	free(x->http);
 	admission_free(x->admission);
+	buf_free(&x->first);
 	buf_free(&x->in);
 	buf_free(&x->out);
 	free(x);

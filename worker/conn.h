@@ -82,6 +82,7 @@ struct conn_ext {
 	uint32_t ws_since;           /* ms when it began */
 	struct http_parser *http;    /* HANDSHAKE */
 	struct admission *admission; /* AUTHORIZING, and JOINING before the channel is asked for */
+	struct buf first;            /* JOINING: first frames that were asked for (kept.h) */
 	struct buf in;               /* HANDSHAKE: the head so far. Later: bytes behind a held message */
 	struct buf out;              /* control frames and replies not yet taken */
 	size_t out_off;

@@ -15,14 +15,17 @@
 #define TOLD_CHUNK        8192u /* bytes of one UP_TOLD */
 #define TOLD_OVERFLOW_MAX (UINT64_C(8) << 20)
 
-static void subscribed(struct worker *w, const struct rec *h, struct slice room)
+static void subscribed(struct worker *w, const struct rec *h, struct slice room, struct slice payload)
 {
 	uint32_t index = channel_find(w, h->hash, h->ns, room);
 
 	if (h->arg[0] != 0)
 		count_add(&w->count->subscribe_timeouts, 1);
-	if (index != CHANNEL_NONE)
-		channel_subscribed(w, index);
+	if (index == CHANNEL_NONE)
+		return;
+	if (h->flags & REC_RETAINED)
+		latest_set(w, index, h->opcode, payload);
+	channel_subscribed(w, index);
 }
 
 static void drain(struct worker *w, uint16_t code, uint64_t spread_ms)
@@ -163,7 +166,7 @@ void control_handle(struct worker *w, const struct rec *h, struct slice room, st
 {
 	switch ((enum rec_type)h->type) {
 	case REC_SUBSCRIBED:
-		subscribed(w, h, room);
+		subscribed(w, h, room, payload);
 		break;
 	case REC_ANSWER:
 		admin_answer(w, (uint32_t)h->id, (enum rec_answer)h->arg[0], h->seq, h->arg[1]);

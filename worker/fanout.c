@@ -408,6 +408,7 @@ static void take_plain(struct worker *w, uint64_t pos, const struct rec *h, uint
 
 	ch->n_plain++;
 	ch->last_plain = pos;
+	latest_set(w, index, h->opcode, rec_payload(h, ring_at(&w->ring, pos)));
 	if (ch->n_idle > 0)
 		behind_arrived(w, ch, pos);
 	matched_members(w, ch);

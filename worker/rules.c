@@ -10,6 +10,7 @@
 #include "common/wsframe.h"
 #include "worker/auth.h"
 #include "worker/input.h"
+#include "worker/kept.h"
 #include "worker/output.h"
 #include "worker/rules_read.h"
 #include "worker/worker.h"
@@ -17,7 +18,6 @@
 struct rules {
 	struct rules_read read;
 	struct buf frame; /* what was rendered last, with room for a frame header before it */
-	unsigned told;    /* bit set of enum cfg_action: that it is not available has been logged */
 };
 
 int rules_start(struct worker *w)
@@ -228,17 +228,6 @@ static enum ws_take publish_frame(struct worker *w, struct conn *c, const struct
 	return WS_TAKEN;
 }
 
-/* Said once for each action, and counted each time. */
-static void unavailable(struct worker *w, struct conn *c, const struct cfg_rule *rule)
-{
-	count_add(&ns_count(w, c)->dropped[COUNT_DROPPED_shed], 1);
-	if ((w->rules->told & 1u << rule->action) != 0)
-		return;
-	w->rules->told |= 1u << rule->action;
-	log_event(LOG_WARN, "rule_unavailable", "ns=%s msg=\"a rule's action does nothing yet\"",
-		  ns_of(w, c)->name);
-}
-
 static enum ws_take act(struct worker *w, struct conn *c, const struct rules_read *read, struct slice text,
 			bool is_resumed)
 {
@@ -257,9 +246,11 @@ static enum ws_take act(struct worker *w, struct conn *c, const struct rules_rea
 	case CFG_ACTION_IGNORE:
 		break;
 	case CFG_ACTION_RETAINED:
+		kept_answer(w, c);
+		break;
 	case CFG_ACTION_STORE:
 	case CFG_ACTION_RECEIPT:
-		unavailable(w, c, rule);
+		kept_note(w, c, read);
 		break;
 	}
 	return WS_TAKEN;

@@ -289,6 +289,7 @@ void worker_free(struct worker *w)
 	user_table_free(w->users);
 	fanout_free(&w->fanout);
 	behind_free(&w->behind);
+	latest_free(w);
 	rules_stop(w);
 	ws_pool_free(w->ws_pool);
 	buf_free(&w->control_overflow);

@@ -41,6 +41,7 @@
 #include "worker/channel.h"
 #include "worker/conn.h"
 #include "worker/fanout.h"
+#include "worker/latest.h"
 #include "worker/session.h"
 #include "worker/user.h"
 #include "worker/wheel.h"
@@ -87,6 +88,7 @@ struct worker {
 	struct wheel wheel;
 	struct fanout fanout;
 	struct behind behind;
+	struct latest_table latest;
 	struct ws_pool *ws_pool;
 	uint64_t ws_memory; /* its bound */
 	struct rules *rules; /* rules.c: its buffers */

@@ -1,4 +1,4 @@
-/* LINK: master/drain.c master/throttle.c master/sequencer.c master/seq_json.c master/seq_drop.c
+/* LINK: master/drain.c master/throttle.c master/retained.c master/sequencer.c master/seq_json.c master/seq_drop.c
  * master/interest.c shm/ring.c shm/record.c shm/slot.c shm/seg.c shm/uplink.c shm/counters.c
  * Uplinks to actions: what workers push, honest and not. Relay and supervision are played by the test. */
 #include <setjmp.h>

@@ -1,4 +1,4 @@
-/* LINK: master/sequencer.c master/seq_json.c master/seq_drop.c master/interest.c shm/ring.c shm/record.c
+/* LINK: master/retained.c master/sequencer.c master/seq_json.c master/seq_drop.c master/interest.c shm/ring.c shm/record.c
  * shm/slot.c shm/seg.c shm/uplink.c shm/counters.c */
 /* Json namespaces: where a text goes, what of it clients get, and what is dropped. */
 #include <setjmp.h>

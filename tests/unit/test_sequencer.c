@@ -1,4 +1,4 @@
-/* LINK: master/sequencer.c master/seq_json.c master/seq_drop.c master/interest.c shm/ring.c shm/record.c
+/* LINK: master/retained.c master/sequencer.c master/seq_json.c master/seq_drop.c master/interest.c shm/ring.c shm/record.c
  * shm/slot.c shm/seg.c shm/uplink.c shm/counters.c */
 /* Commit, gates, skip_to, wake-ups, back-pressure: a real ring and real slots, with the workers played by the
  * test. */

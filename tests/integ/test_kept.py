@@ -1,0 +1,176 @@
+"""Retained messages, stored values, receipts: what is kept for clients and given to them."""
+import json
+import threading
+
+import pytest
+
+from server import CALM
+from waiting import wait_for
+
+CONFIG = CALM + """
+auth "query" { type = "query" }
+namespace "news" { path = "/news/{room}" redis_channel = "news" envelope = "json" route_key = "room" origins = { "*" }
+    greeting = '{"type":"hello"}' retain = "last" publish = { "api", "redis", "client" }
+    rule "again" { action = "retained" } }
+namespace "raw" { path = "/raw/{room}" origins = { "*" } retain = "last" publish = { "api", "redis", "client" } }
+namespace "notice" { path = "/notice" envelope = "json" origins = { "*" } auth = "query" user_query = "user"
+    greeting = '{"type":"hello"}'
+    retain = "redis" retain_key = "notice" retain_unless = "seen:{value.id}:{user}"
+    retain_frame = '{"type":"notice","id":{value.id:int},"text":"{value.text}","for":"{user}"}'
+    receipts = on
+    rule "seen" { action = "store" key = "seen:{msg.id}:{user}" value = "1" ttl = 60s coerce = { "id:string" } }
+    rule "again" { action = "retained" }
+    rule "read" { action = "receipt" key = "{msg.id}" coerce = { "id:string" } } }
+"""
+HELLO = '{"type":"hello"}'
+
+
+def message(room, n):
+    return json.dumps({"room": room, "n": n})  # as the API client writes it
+
+
+@pytest.fixture(params=[False, True], ids=["local", "redis"])
+def server(request, ringcast, redis_factory):
+    started = ringcast(CONFIG, redis=redis_factory() if request.param else None)
+    started.wait_ready()
+    return started
+
+
+def publish(server, channel, text):
+    return server.publish_answer({"channel": channel, "data": json.loads(text)}).json["result"]
+
+
+def comes_in(connect, server, path, *frames):
+    client = connect(server.url(path))
+    assert [client.recv() for _ in frames] == list(frames)
+    return client
+
+
+def test_the_last_message_comes_first(server, connect):
+    publish(server, "news:a", message("a", 1))
+    publish(server, "news:b", message("b", 1))
+    publish(server, "news:a", message("a", 2))  # nobody listens yet
+    first = comes_in(connect, server, "/news/a", HELLO, message("a", 2))
+    publish(server, "news:a", message("a", 3))
+    assert first.recv() == message("a", 3)
+    clients = [comes_in(connect, server, "/news/a", HELLO, message("a", 3)) for _ in range(8)]  # on both workers
+    publish(server, "news:a", message("a", 4))
+    for client in [first] + clients:
+        assert client.recv() == message("a", 4) and client.quiet()
+    first.send('{"type":"again"}')
+    assert first.recv() == message("a", 4)
+    assert comes_in(connect, server, "/news/c", HELLO).quiet()
+
+
+def test_targeted_messages_are_not_retained(server, connect):
+    publish(server, "news:a", message("a", 1))
+    server.publish_answer({"channel": "news", "data": {"room": "a", "n": 2, "_target_users": ["7"]}})
+    client = comes_in(connect, server, "/news/a", HELLO, message("a", 1))
+    assert client.quiet()
+
+
+def test_binary_and_empty_ones(server, connect):
+    keeper = connect(server.url("/raw/a"))  # with Redis a room is seen while somebody is in it
+    keeper.send(b"\x00\xff")
+    assert keeper.recv() == b"\x00\xff"
+    assert connect(server.url("/raw/a")).recv() == b"\x00\xff"
+    keeper.send("")
+    assert keeper.recv() == ""
+    assert connect(server.url("/raw/a")).recv() == ""
+
+
+@pytest.mark.limit(120)
+def test_no_newcomer_misses_one_or_gets_one_twice(server, connect):
+    """Messages flow while clients come: each gets consecutive ones, whichever it begins with."""
+    ended = threading.Event()
+    sent = []
+
+    def flow():
+        while not ended.is_set():
+            publish(server, "news:a", message("a", len(sent)))
+            sent.append(len(sent))
+
+    publisher = threading.Thread(target=flow)
+    publisher.start()
+    try:
+        wait_for("messages flow", lambda: len(sent) > 20)
+        clients = [connect(server.url("/news/a")) for _ in range(60)]
+    finally:
+        ended.set()
+        publisher.join()
+    publish(server, "news:a", message("a", len(sent)))
+    for client in clients:
+        assert client.recv() == HELLO
+        got = [json.loads(client.recv())["n"]]
+        while got[-1] != len(sent):
+            got.append(json.loads(client.recv())["n"])
+        assert got == list(range(got[0], len(sent) + 1))
+        assert client.quiet()
+
+
+def test_a_reload_keeps_them(server, connect):
+    publish(server, "news:a", message("a", 1))
+    publish(server, "raw:x", '"x"')
+    server.write_config(CONFIG.replace("retain = \"last\" publish = { \"api\", \"redis\", \"client\" } }",
+                                       "publish = { \"api\", \"redis\", \"client\" } }"))
+    server.process.send_signal(1)
+    server.wait_log("reloaded")
+    comes_in(connect, server, "/news/a", HELLO, message("a", 1))
+    assert connect(server.url("/raw/x")).quiet()
+
+
+def notice_server(ringcast, redis):
+    server = ringcast(CONFIG, redis=redis)
+    server.wait_ready()
+    wait_for("the command link is open", lambda: server.log_events("redis_connected", link="cmd"))
+    return server
+
+
+def test_a_value_of_redis_is_a_first_frame(ringcast, redis_server, connect):
+    server = notice_server(ringcast, redis_server)
+    redis = redis_server.client()
+    assert comes_in(connect, server, "/notice?user=7", HELLO).quiet()
+    redis.set("notice", '{"id":"12","text":"a \\"word\\""}')
+    frame = '{"type":"notice","id":12,"text":"a \\"word\\"","for":"7"}'
+    client = comes_in(connect, server, "/notice?user=7", HELLO, frame)
+    client.send('{"type":"again"}')
+    assert client.recv() == frame
+    client.send('{"type":"seen","id":"12"}')
+    wait_for("it is stored", lambda: redis.get("seen:12:7") == b"1")
+    assert 50000 < redis.pttl("seen:12:7") <= 60000
+    client.send('{"type":"seen"}')  # a key with a hole: ignored
+    client.send('{"type":"again"}')
+    assert comes_in(connect, server, "/notice?user=7", HELLO).quiet()
+    assert client.quiet()
+    assert redis.keys("seen:*") == [b"seen:12:7"]
+    comes_in(connect, server, "/notice?user=8", HELLO, frame.replace('"7"', '"8"'))
+    redis.set("notice", "no JSON")
+    assert comes_in(connect, server, "/notice?user=8", HELLO).quiet()
+    assert server.metric("ringcast_dropped_total", namespace="notice", reason="bad_json") == 1
+
+
+def test_without_redis_clients_come_in(ringcast, redis_server, connect):
+    server = notice_server(ringcast, redis_server)
+    redis_server.client().set("notice", '{"id":1,"text":"x"}')
+    redis_server.pause()
+    try:
+        client = comes_in(connect, server, "/notice?user=7", HELLO)  # after ASK_ANSWER_MS at most
+        client.send('{"type":"again"}')
+        assert client.quiet()
+    finally:
+        redis_server.resume()
+    redis_server.kill()
+    comes_in(connect, server, "/notice?user=7", HELLO)
+
+
+def test_who_has_read_is_kept(ringcast, redis_server, connect):
+    server = notice_server(ringcast, redis_server)
+    redis = redis_server.client()
+    for user in ("7", "8"):
+        client = comes_in(connect, server, "/notice?user=%s" % user, HELLO)
+        client.send('{"type":"read","id":"m1"}')
+        client.send('{"type":"read","id":""}')
+    wait_for("both are there", lambda: redis.zcard("ringcast:receipts:notice:m1") == 2)
+    assert sorted(redis.zrange("ringcast:receipts:notice:m1", 0, -1)) == [b"7", b"8"]
+    assert 0 < redis.pttl("ringcast:receipts:notice:m1") <= 24 * 3600 * 1000
+    assert len(redis.keys("ringcast:receipts:*")) == 1
