@@ -364,6 +364,84 @@ static void pings_of_the_server_meanwhile(void **state)
 	end();
 }
 
+/* ---- all sockets of a user */
+
+static char user_id[] = "user_id", auth_name[] = "trust";
+static struct cfg_auth trust = {.name = auth_name, .type = CFG_AUTH_QUERY};
+
+static void begin_users(uint32_t rate, uint32_t user_rate)
+{
+	rig_init(&r);
+	ns = &r.namespaces[RIG_DEMO];
+	ns->auth = &trust;
+	ns->user_query = user_id;
+	ns->msg_rate = rate;
+	ns->msg_burst = 10;
+	ns->user_rate = user_rate;
+	rig_start(&r);
+}
+
+/* His sockets share; another user has his own. Whom the user's bucket holds back keeps his own tokens. */
+static void sockets_of_one_user(void **state)
+{
+	struct rig_client c[3], reader;
+
+	(void)state;
+	begin_users(100, 6);
+	rig_connect(&r, &c[0], "/ws/a?user_id=7", 0);
+	rig_connect(&r, &c[1], "/ws/a?user_id=7", 0);
+	rig_connect(&r, &c[2], "/ws/a?user_id=8", 0);
+	for (int k = 0; k < 4; k++) {
+		for (int i = 0; i < 3; i++)
+			say_number(&c[i], 10 * i + k);
+		rig_settle(&r);
+	}
+	assert_int_equal(r.publications, 6 + 4);
+	assert_true(is_held(&c[0]) && is_held(&c[1]));
+	assert_false(is_held(&c[2]));
+	assert_int_equal(session_of(r.w, rig_conn(&r, &c[0]))->rate.milli, 7000); /* of 10 */
+	rig_pass(&r, 1000);
+	assert_int_equal(r.publications, 12);
+	assert_false(is_held(&c[0]) || is_held(&c[1]));
+	rig_hang_up(&c[0]);
+	rig_hang_up(&c[1]);
+	rig_hang_up(&c[2]);
+	rig_settle(&r);
+	rig_connect(&r, &reader, "/ws/a?user_id=7",
+		    0); /* a new one of his begins anew, with all of them gone */
+	say_number(&reader, 1);
+	expect_number(&reader, 1);
+	rig_hang_up(&reader);
+	rig_settle(&r);
+	end();
+}
+
+/* One socket floods: the others of its user are slowed down with it, and go on when it has been closed. */
+static void a_flood_of_one_of_them(void **state)
+{
+	struct rig_client c[2];
+	int n = 0;
+
+	(void)state;
+	begin_users(0, 20);
+	rig_connect(&r, &c[0], "/ws/a?user_id=7", 0);
+	rig_connect(&r, &c[1], "/ws/b?user_id=7", 0);
+	for (int i = 0; i < 800 && rig_conn(&r, &c[0])->state == CONN_OPEN; i++) {
+		for (int k = 0; k < 5; k++)
+			say_number(&c[0], n++);
+		rig_pass(&r, 50);
+	}
+	assert_int_equal(count_get(&r.w->count->closed[COUNT_CLOSED_1008]), 1);
+	rig_pass(&r, 200);
+	say_number(&c[1], 1);
+	rig_pass(&r, 100);
+	expect_number(&c[1], 1);
+	rig_hang_up(&c[0]);
+	rig_hang_up(&c[1]);
+	rig_settle(&r);
+	end();
+}
+
 /* ---- the bucket itself */
 
 static void buckets(void **state)
@@ -405,6 +483,8 @@ int main(void)
 		cmocka_unit_test(held_then_paused),
 		cmocka_unit_test(closed_by_what_was_kept),
 		cmocka_unit_test(pings_of_the_server_meanwhile),
+		cmocka_unit_test(sockets_of_one_user),
+		cmocka_unit_test(a_flood_of_one_of_them),
 		cmocka_unit_test(buckets),
 	};
 
