@@ -15,20 +15,22 @@
 #include "master/sketch.h"
 #include "shm/seg.h"
 
-#define KEY_NODES    CFG_OWN_PREFIX "nodes"
 #define KEY_NODE     CFG_OWN_PREFIX "node:"
 #define KEY_USERS    CFG_OWN_PREFIX "users:"
 #define KEY_NODE_MAX (sizeof(KEY_USERS) + 16)
 #define LEAVE_MS     1000u
+#define CHANGE_MS    50u /* between two looks at who is there */
 #define LOG_EVERY_MS 60000u
 #define TICK_MS      250u /* of nodes_tick() */
 
-/* KEYS: nodes; ARGV: node, lease in ms. Those whose lease is over go; the key itself lives as long as the
- * longest lease. The answer: all that are left. */
+/* KEYS: nodes; ARGV: node, lease in ms, channel. Those whose lease is over go; the key itself lives as long
+ * as the longest lease; a newcomer is told to the others, so that nobody counts without him. The answer: all
+ * that are left. */
 static const char script_nodes[] = "local t=redis.call('TIME') "
 				   "local now=t[1]*1000+math.floor(t[2]/1000) "
 				   "redis.call('ZREMRANGEBYSCORE',KEYS[1],'-inf',now) "
-				   "redis.call('ZADD',KEYS[1],now+ARGV[2],ARGV[1]) "
+				   "if redis.call('ZADD',KEYS[1],now+ARGV[2],ARGV[1])==1 then "
+				   "redis.call('PUBLISH',ARGV[3],ARGV[1]) end "
 				   "if redis.call('PTTL',KEYS[1])<tonumber(ARGV[2]) then "
 				   "redis.call('PEXPIRE',KEYS[1],ARGV[2]) end "
 				   "return redis.call('ZRANGE',KEYS[1],0,-1)";
@@ -38,6 +40,7 @@ struct nodes {
 	const uint8_t *counters; /* of all workers, read-only */
 	char host[65], name[17];
 	bool is_open, is_known, is_here; /* is_here: Redis has something of ours */
+	bool is_stale;                   /* somebody has come or gone since the list was read */
 	bool has_left;                   /* nodes_leave(): Redis has answered */
 	uint64_t renew_ms, logged_ms;
 	unsigned n;
@@ -214,10 +217,10 @@ static void on_texts(void *arg, const redisReply *reply)
 	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 * asked)
 		return;
 	forget_others(n);
-	for (unsigned i = 0; i < asked; i++) {
-		n->other[n->n++] = n->asked[i];
+	n->n = asked;
+	memcpy(n->other, n->asked, asked * sizeof(*n->asked));
+	for (unsigned i = 0; i < asked; i++)
 		take_node(n, i, reply->element[2 * i], reply->element[2 * i + 1]);
-	}
 	show(n);
 }
 
@@ -247,7 +250,37 @@ static bool read_name(const redisReply *r, uint64_t *node)
 	return true;
 }
 
-/* Who is there: known at once, since presence asks for no more; what they say follows. */
+unsigned nodes_read(const struct master *m, const redisReply *reply, uint64_t *others)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < reply->elements && n < NODES_MAX; i++) {
+		if (read_name(reply->element[i], &others[n]) && others[n] != m->seq.origin)
+			n++;
+	}
+	return n;
+}
+
+/* Take over who is there. Texts of those who were there before stay until the new ones come. */
+static void replace_others(struct nodes *n, const uint64_t *others, unsigned count)
+{
+	char *text[NODES_MAX] = {NULL};
+
+	for (unsigned i = 0; i < n->n; i++) {
+		unsigned k = 0;
+
+		while (k < count && others[k] != n->other[i])
+			k++;
+		if (k < count)
+			text[k] = n->text[i];
+		else
+			free(n->text[i]);
+	}
+	memcpy(n->other, others, count * sizeof(*others));
+	memcpy(n->text, text, count * sizeof(*text));
+	n->n = count;
+}
+
 static void on_nodes(void *arg, const redisReply *reply)
 {
 	struct nodes *n = arg;
@@ -256,21 +289,20 @@ static void on_nodes(void *arg, const redisReply *reply)
 		return;
 	if (reply->type == REDIS_REPLY_ERROR)
 		refused(n, reply);
-	if (reply->type != REDIS_REPLY_ARRAY || n->n_asked > 0)
+	if (reply->type != REDIS_REPLY_ARRAY)
 		return;
-	for (size_t i = 0; i < reply->elements && n->n_asked < NODES_MAX; i++) {
-		uint64_t node;
-
-		if (read_name(reply->element[i], &node) && node != n->m->seq.origin)
-			n->asked[n->n_asked++] = node;
-	}
-	n->is_known = true;
 	if (n->n_asked > 0) {
-		ask_texts(n);
-	} else {
-		forget_others(n);
-		show(n);
+		n->is_stale = true; /* texts are under way for an older list */
+		return;
 	}
+	n->n_asked = nodes_read(n->m, reply, n->asked);
+	n->is_known = true;
+	replace_others(n, n->asked, n->n_asked);
+	if (n->n_asked > 0)
+		ask_texts(n);
+	else
+		forget_others(n);
+	show(n);
 }
 
 /* ---- upkeep */
@@ -299,7 +331,11 @@ static void renew(struct nodes *n)
 		{"1", 1},
 		{KEY_NODES, sizeof(KEY_NODES) - 1},
 		{n->name, 16},
-		{lease, (size_t)snprintf(lease, sizeof(lease), "%" PRIu32, n->m->redis_cfg.lease)}};
+		{lease, (size_t)snprintf(lease, sizeof(lease), "%" PRIu32, n->m->redis_cfg.lease)},
+		{CHANNEL_NODES, sizeof(CHANNEL_NODES) - 1}};
+
+	n->renew_ms = clock_mono_ms();
+	n->is_stale = false;
 
 	if (describe(n, &text) == 0 && sketch_put(&n->sketch, n->m, &users_text) == 0) {
 		set_text(n, KEY_NODE, &text, lease);
@@ -316,8 +352,20 @@ static void on_open(void *arg)
 	struct nodes *n = arg;
 
 	n->is_open = true;
-	n->renew_ms = clock_mono_ms();
 	renew(n);
+}
+
+/* Somebody has come, or gone. Of several at once the last ones wait for the tick. */
+static void on_change(void *arg, struct slice channel, struct slice payload)
+{
+	struct nodes *n = arg;
+
+	(void)channel;
+	if (payload.len == 16 && memcmp(payload.p, n->name, 16) == 0)
+		return;
+	n->is_stale = true;
+	if (n->is_open && clock_mono_ms() - n->renew_ms >= CHANGE_MS)
+		renew(n);
 }
 
 static void on_lost(void *arg)
@@ -336,10 +384,8 @@ void nodes_tick(struct master *m, uint64_t now_ms)
 
 	if (m->cmd != NULL)
 		sketch_walk(&n->sketch, m, turns);
-	if (n->is_open && now_ms - n->renew_ms >= m->redis_cfg.lease / 3) {
-		n->renew_ms = now_ms;
+	if (n->is_open && (n->is_stale || now_ms - n->renew_ms >= m->redis_cfg.lease / 3))
 		renew(n);
-	}
 	show(n); /* the own share */
 }
 
@@ -381,7 +427,7 @@ int nodes_start(struct master *m)
 		n->host[0] = '\0';
 	snprintf(n->name, sizeof(n->name), "%016" PRIx64, m->seq.origin);
 	show(n);
-	return relay_watch(m, &ev);
+	return relay_watch(m, &ev) == -1 ? -1 : relay_listen(m, CHANNEL_NODES, on_change, n);
 }
 
 void nodes_stop(struct master *m)
@@ -427,9 +473,12 @@ void nodes_leave(struct master *m)
 	snprintf(users_key, sizeof(users_key), KEY_USERS "%s", n->name);
 	const struct slice del[] = {{"DEL", 3}, {key, strlen(key)}, {users_key, strlen(users_key)}};
 	const struct slice rem[] = {{"ZREM", 4}, {KEY_NODES, sizeof(KEY_NODES) - 1}, {n->name, 16}};
+	const struct slice tell[] = {
+		{"PUBLISH", 7}, {CHANNEL_NODES, sizeof(CHANNEL_NODES) - 1}, {n->name, 16}};
 
 	if (redis_cmd_call(m->cmd, ARRAY_LEN(del), del, NULL, NULL) == -1 ||
-	    redis_cmd_call(m->cmd, ARRAY_LEN(rem), rem, on_left, n) == -1)
+	    redis_cmd_call(m->cmd, ARRAY_LEN(rem), rem, NULL, NULL) == -1 ||
+	    redis_cmd_call(m->cmd, ARRAY_LEN(tell), tell, on_left, n) == -1)
 		return;
 	ev_timer_init(&timer, on_late, 0.05, 0.05);
 	ev_timer_start(m->loop, &timer);

@@ -42,7 +42,7 @@ struct question {
 	struct buf last; /* member that the page before ended with */
 	uint8_t room_len;
 	char room[CFG_ROOM_MAX];
-	uint64_t node[];
+	uint64_t *node; /* n_nodes */
 };
 
 struct presence_asks {
@@ -218,6 +218,7 @@ static void question_free(struct question *q)
 	}
 	table_free(&q->names);
 	free(q->seen);
+	free(q->node);
 	buf_free(&q->last);
 	free(q);
 }
@@ -345,17 +346,46 @@ static void go_on(struct question *q)
 
 /* ---- asking */
 
+static void on_nodes(void *arg, const redisReply *reply)
+{
+	struct question *q = arg;
+
+	q->is_under_way = false;
+	if (q->is_answered) {
+		question_free(q);
+		return;
+	}
+	if (reply != NULL && reply->type == REDIS_REPLY_ARRAY &&
+	    (q->node = calloc(NODES_MAX, sizeof(*q->node))) != NULL)
+		q->n_nodes = nodes_read(q->owner->m, reply, q->node);
+	else
+		q->is_partial = true;
+	go_on(q);
+}
+
+/* Who is there now: one who has come just now counts, too. */
+static void ask_nodes(struct question *q)
+{
+	static const struct slice argv[] = {
+		{"ZRANGE", 6}, {KEY_NODES, sizeof(KEY_NODES) - 1}, {"0", 1}, {"-1", 2}};
+	struct master *m = q->owner->m;
+
+	if (m->cmd != NULL) {
+		q->is_under_way = redis_cmd_call(m->cmd, ARRAY_LEN(argv), argv, on_nodes, q) == 0;
+		q->is_partial = !q->is_under_way;
+	}
+	if (!q->is_under_way)
+		answer(q);
+}
+
 static struct question *question_new(struct presence_asks *all, const struct ask_question *asked)
 {
 	struct master *m = all->m;
-	unsigned n = 0;
-	bool is_known = true;
-	const uint64_t *others = nodes_others(m, &n, &is_known);
 	struct question *q;
 
 	if (all->n == PRESENCE_ASKS_MAX)
 		return NULL;
-	q = calloc(1, sizeof(*q) + n * sizeof(q->node[0]));
+	q = calloc(1, sizeof(*q));
 	if (q == NULL)
 		return NULL;
 	if (table_init(&q->names) == -1) {
@@ -368,12 +398,8 @@ static struct question *question_new(struct presence_asks *all, const struct ask
 	q->ns = asked->ns;
 	q->is_stats = asked->what == UP_ASK_PRESENCE_STATS;
 	q->is_whole = asked->room.len == 0 && m->seq.ns[asked->ns]->room != CFG_ROOM_NONE;
-	q->is_partial = m->cmd != NULL && (!redis_cmd_is_open(m->cmd) || !is_known);
 	q->room_len = (uint8_t)asked->room.len;
 	memcpy(q->room, asked->room.p, asked->room.len);
-	q->n_nodes = n;
-	if (n > 0)
-		memcpy(q->node, others, n * sizeof(q->node[0]));
 	q->next = all->first;
 	if (all->first != NULL)
 		all->first->prev = q;
@@ -399,7 +425,7 @@ void presence_ask(struct master *m, const struct ask_question *asked)
 		count_own(q);
 	else
 		list_own(q);
-	go_on(q);
+	ask_nodes(q);
 }
 
 void presence_ask_tick(struct master *m, uint64_t now_ms)

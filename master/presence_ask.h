@@ -1,9 +1,9 @@
 /* presence_ask.h - who is in a channel, on all replicas: UP_ASK_PRESENCE and UP_ASK_PRESENCE_STATS.
  *
- * This host's part is the table's; then the other replicas' sorted sets are read, one page after another, and
- * united: a user counts once, with all his sockets. "partial" is true when the answer is not the whole
- * cluster's: Redis is away, does not answer in time, refuses, or the replicas are not known yet. In local
- * mode this host is the cluster.
+ * This host's part is the table's; then Redis is asked who the other replicas are, and their sorted sets are
+ * read, one page after another, and united: a user counts once, with all his sockets. "partial" is true when
+ * the answer is not the whole cluster's: Redis is away, does not answer in time, or refuses. In local mode
+ * this host is the cluster.
  *
  * Master process, on its loop; never blocks. Bounds: PRESENCE_ASKS_MAX questions at a time; PRESENCE_LIST_MAX
  * users of a list (more: "too_large"); PRESENCE_COUNT_BYTES for the users that all questions count (more:

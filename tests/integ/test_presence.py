@@ -106,6 +106,22 @@ def test_namespaces_that_only_count(ringcast, connect):
         assert (answer.status, answer.error) == (400, "not_available")
 
 
+def test_a_newcomer_is_known_at_once(ringcast, redis_server, connect):
+    """With a lease of a minute nobody would look for it before a third of that."""
+    config = CONFIG.replace("lease = %ds" % LEASE, "lease = 60s")
+    servers = [ringcast(config, redis=redis_server) for _ in range(3)]
+    for number, server in enumerate(servers):
+        wait_for("Redis", lambda: server.metric("ringcast_redis_up") == 1)
+        connect(server.url("/ws/a?user_id=%d" % number))
+    for server in servers:
+        wait_sees(server, "room:a", {"0": 1, "1": 1, "2": 1}, 5)
+        wait_for("all three are nodes", lambda: server.stats()["cluster"]["nodes"] == 3, 5)
+    assert servers.pop().stop() == 0
+    for server in servers:
+        wait_for("one has gone", lambda: server.stats()["cluster"]["nodes"] == 2, 5)
+    assert stats(servers[0], "room:a") == {"num_clients": 2, "num_users": 2, "partial": False}
+
+
 @pytest.mark.limit(120)
 @pytest.mark.asan
 def test_one_user_on_two_workers_and_two_replicas_counts_once(ringcast, redis_server, connect):
