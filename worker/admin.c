@@ -225,6 +225,7 @@ static const struct route {
 	{"/api/broadcast", HTTP_POST, NULL, api_broadcast},
 	{"/api/presence", HTTP_POST, NULL, api_presence},
 	{"/api/presence_stats", HTTP_POST, NULL, api_presence_stats},
+	{"/api/receipts", HTTP_POST, NULL, api_receipts},
 	{"/api/channels", HTTP_POST, NULL, api_channels},
 	{"/api/info", HTTP_POST, NULL, api_info},
 	{"/api/disconnect", HTTP_POST, NULL, api_disconnect},

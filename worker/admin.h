@@ -65,6 +65,7 @@ void admin_answered(struct admin_conn *a);
 /* ---- api_ask.c: the body is complete. Answers, or makes the connection WAITING. */
 void api_presence(struct admin_conn *a, struct slice body);
 void api_presence_stats(struct admin_conn *a, struct slice body);
+void api_receipts(struct admin_conn *a, struct slice body);
 void api_channels(struct admin_conn *a, struct slice body);
 void api_info(struct admin_conn *a, struct slice body);
 void api_disconnect(struct admin_conn *a, struct slice body);

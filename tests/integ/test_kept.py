@@ -1,6 +1,7 @@
 """Retained messages, stored values, receipts: what is kept for clients and given to them."""
 import json
 import threading
+import time
 
 import pytest
 
@@ -174,3 +175,27 @@ def test_who_has_read_is_kept(ringcast, redis_server, connect):
     assert sorted(redis.zrange("ringcast:receipts:notice:m1", 0, -1)) == [b"7", b"8"]
     assert 0 < redis.pttl("ringcast:receipts:notice:m1") <= 24 * 3600 * 1000
     assert len(redis.keys("ringcast:receipts:*")) == 1
+    result = receipts(server, "notice", "m1").json["result"]
+    assert sorted(r["user"] for r in result["read"]) == ["7", "8"]
+    assert all(abs(r["at"] / 1000 - time.time()) < 60 for r in result["read"])
+    redis_server.kill()
+    assert receipts(server, "notice", "m1").status == 503
+
+
+def receipts(server, channel, message_id):
+    return server.api("/api/receipts", "POST", json.dumps({"channel": channel, "id": message_id}))
+
+
+def test_who_has_read_without_redis(ringcast, connect):
+    server = ringcast(CONFIG)
+    server.wait_ready()
+    for user in ("7", "8", "7"):
+        client = comes_in(connect, server, "/notice?user=%s" % user, HELLO)
+        client.send('{"type":"read","id":"5"}')
+    wait_for("both are there", lambda: len(receipts(server, "notice", 5).json["result"]["read"]) == 2)
+    assert receipts(server, "notice", "other").json["result"]["read"] == []
+    for channel, message_id, status, code in (("notice", "", 400, "bad_request"), ("notice", None, 400, "bad_request"),
+                                              ("notice", "x" * 256, 400, "bad_request"), ("raw:a", "m", 400, "not_available"),
+                                              ("none", "m", 404, "unknown_namespace")):
+        answer = receipts(server, channel, message_id)
+        assert (answer.status, answer.error) == (status, code)
