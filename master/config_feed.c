@@ -164,7 +164,7 @@ static void build_retain(struct scan_doc *doc, const struct scan_section *sec, s
 			continue;
 		}
 		*places[i] = build_template(doc, sec, names[i], &scope);
-		if (i != 1 && *places[i] == NULL && !doc->oom && build_value(sec, names[i]) == NULL)
+		if (i == 0 && *places[i] == NULL && !doc->oom && build_value(sec, names[i]) == NULL)
 			build_problem(doc, sec, names[i], "is missing: retain = redis needs it");
 		else if (i != 1 && build_value(sec, names[i]) != NULL && *build_value(sec, names[i]) == '\0')
 			build_problem(doc, sec, names[i], "is empty");
@@ -194,6 +194,15 @@ static void build_idle(struct scan_doc *doc, const struct scan_section *ns_sec, 
 }
 
 /* ---- the whole ---- */
+
+/* Who is away is looked up in what replicas say about who is present, by his name alone. */
+static void check_offline(struct scan_doc *doc, const struct scan_section *sec, const struct cfg_namespace *ns)
+{
+	if (ns->offline_max > 0 && !ns->presence)
+		build_problem(doc, sec, "offline_max", "needs presence = on: nobody knows who is away without it");
+	if (ns->offline_max > 0 && ns->room != CFG_ROOM_NONE)
+		build_problem(doc, sec, "offline_max", "is not for namespaces with rooms");
+}
 
 static void build_rates(const struct scan_section *sec, const struct config *c, struct cfg_namespace *ns)
 {
@@ -228,6 +237,7 @@ void build_feed(struct scan_doc *doc, const struct scan_section *sec, const stru
 	build_user_query(doc, sec, ns);
 	check_identity(doc, sec, ns);
 	check_json(doc, sec, ns);
+	check_offline(doc, sec, ns);
 	build_rates(sec, c, ns);
 	build_greeting(doc, sec, ns);
 	build_retain(doc, sec, ns);

@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/wsframe.h"
 #include "master/drain.h"
+#include "master/offline.h"
 #include "master/redis_subs.h"
 #include "master/status.h"
 #include "master/subscribe.h"
@@ -284,6 +285,9 @@ static bool on_publication(void *arg, const struct redis_publication *pub)
 	}
 	if (!is_own && r == SEQ_DONE)
 		count_add(&m->count->ns[ns->id].pub_redis, 1);
+	if (r == SEQ_DONE && ns->offline_max > 0 && ns->envelope == CFG_ENVELOPE_JSON)
+		offline_publication(m, ns, pub->origin,
+				    pub->envelope != NULL ? pub->envelope : &m->seq.envelope);
 	answer_token(m, pub->token, r == SEQ_DROPPED ? out.why : pub->local ? REC_QUEUED : REC_SENT, &out);
 	return true;
 }

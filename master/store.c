@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "common/json.h"
 #include "common/log.h"
+#include "master/offline.h"
 #include "master/receipts.h"
 #include "master/redis_cmd.h"
 #include "master/redis_hello.h"
@@ -510,6 +511,12 @@ static void taken(struct question *q, const redisReply *list)
 	buf_free(&s->out);
 }
 
+static void on_mark(void *arg, const redisReply *reply)
+{
+	(void)reply;
+	command_done(arg);
+}
+
 /* KEYS[1]; ARGV: messages at most. */
 static const char take_script[] = "local l=redis.call('XREVRANGE',KEYS[1],'+','-','COUNT',ARGV[1]) "
 				  "redis.call('DEL',KEYS[1]) return l";
@@ -530,6 +537,22 @@ static void offline(struct master *m, const struct ask_question *ask)
 	if (q == NULL) {
 		unavailable(m, &ask->from);
 		return;
+	}
+	{
+		/* In front of the taking: who comes is as good as there. */
+		struct buf *mark = &m->store->out;
+		char ms[12];
+
+		mark->len = 0;
+		if (store_key(mark, OFFLINE_ONLINE_PREFIX, ns->name, (struct slice){0}, ask->payload) == 0)
+			(void)send(q, on_mark, 5,
+				   (struct slice[]){
+					   {"SET", 3},
+					   slice_of(mark),
+					   {"1", 1},
+					   {"PX", 2},
+					   {ms, (size_t)snprintf(ms, sizeof(ms), "%u", OFFLINE_ONLINE_MS)}});
+		buf_free(mark);
 	}
 	argv[3] = slice_of(&m->store->key);
 	argv[4] = (struct slice){count, (size_t)snprintf(count, sizeof(count), "%u", OFFLINE_TAKE_MAX)};

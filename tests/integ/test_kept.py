@@ -199,3 +199,90 @@ def test_who_has_read_without_redis(ringcast, connect):
                                               ("none", "m", 404, "unknown_namespace")):
         answer = receipts(server, channel, message_id)
         assert (answer.status, answer.error) == (status, code)
+
+
+AWAY = CALM + """
+auth "query" { type = "query" }
+namespace "mail" { path = "/mail" redis_channel = "mail" envelope = "json" origins = { "*" } auth = "query" user_query = "user"
+    greeting = '{"type":"hello"}' presence = on offline_max = 3 offline_ttl = 60s publish = { "api", "redis" } }
+"""
+
+
+def letter(n, *users):
+    return {"n": n, "_target_users": list(users)}
+
+
+def kept(redis, user):
+    return redis.xlen("ringcast:offline:mail:%s" % user)
+
+
+@pytest.fixture
+def two(ringcast, redis_server):
+    """Two replicas that know each other."""
+    servers = [ringcast(AWAY, redis=redis_server) for _ in range(2)]
+    for server in servers:
+        server.wait_ready()
+        server.wait_log("redis_connected", link="cmd")
+    for server in servers:
+        wait_for("they know each other",
+                 lambda s=server: len(s.api("/api/info", "POST", "{}").json["result"]["nodes"]) == 2)
+    return servers
+
+
+def is_listed(redis, user):
+    return any(b"\0%s\0" % user.encode() in member for key in redis.keys("ringcast:presence:*:mail")
+               for member in redis.zrange(key, 0, -1))
+
+
+@pytest.mark.limit(120)
+def test_who_is_away_gets_them_at_the_next_connect(two, redis_server, connect):
+    one, other = two
+    redis = redis_server.client()
+    here = comes_in(connect, one, "/mail?user=1", HELLO)
+    there = comes_in(connect, other, "/mail?user=2", HELLO)
+    for user in ("1", "2"):
+        wait_for("the user is listed", lambda u=user: is_listed(redis, u))
+        wait_for("the mark is gone", lambda u=user: not redis.exists("ringcast:online:mail:" + u))
+    one.publish_answer({"channel": "mail", "data": letter(0, "1", 2, "3", 4)})
+    redis_server.publish("mail", json.dumps(letter(1, 3, "1", "2")).encode())  # foreign: one of the two keeps it
+    for client in (here, there):
+        assert [json.loads(client.recv())["n"] for _ in range(2)] == [0, 1]
+    wait_for("all is kept", lambda: (kept(redis, 3), kept(redis, 4)) == (2, 1))
+    assert kept(redis, 1) == kept(redis, 2) == 0
+    assert 0 < redis.pttl("ringcast:offline:mail:3") <= 60000
+    assert sum(s.metric("ringcast_offline_queued_total") for s in two) == 3
+    client = connect(other.url("/mail?user=3"))
+    assert client.recv() == HELLO
+    assert [json.loads(client.recv()) for _ in range(2)] == [{"n": 0}, {"n": 1}]
+    again = comes_in(connect, one, "/mail?user=3", HELLO)  # taken once
+    other.publish_answer({"channel": "mail", "data": letter(2, "3")})
+    for each in (client, again):
+        assert json.loads(each.recv()) == {"n": 2} and each.quiet()
+    assert redis.keys("ringcast:offline:*") == [b"ringcast:offline:mail:4"]
+
+
+@pytest.mark.limit(120)
+def test_the_newest_are_kept_for_whom_is_away(two, redis_server, connect):
+    one, other = two
+    redis = redis_server.client()
+    for n in range(5):
+        one.publish_answer({"channel": "mail", "data": letter(n, "9")})
+    wait_for("five were kept", lambda: one.metric("ringcast_offline_queued_total") == 5)
+    assert kept(redis, 9) == 3
+    client = connect(other.url("/mail?user=9"))
+    assert client.recv() == HELLO
+    assert [json.loads(client.recv())["n"] for _ in range(3)] == [2, 3, 4]
+    # Gone again: the next one is kept again, when the list and the mark say that he is.
+    client.close()
+    wait_for("he is away", lambda: not is_listed(redis, "9") and not redis.exists("ringcast:online:mail:9"))
+    one.publish_answer({"channel": "mail", "data": letter(7, "9")})
+    wait_for("it is kept", lambda: kept(redis, 9) == 1)
+
+
+def test_nothing_is_kept_while_redis_is_away(two, redis_server, connect):
+    redis_server.kill()
+    one, _ = two
+    one.wait_log("redis_lost", link="cmd")
+    one.publish_answer({"channel": "mail", "data": letter(1, "9")})
+    wait_for("it is counted", lambda: one.metric("ringcast_offline_lost_total") == 1)
+    comes_in(connect, one, "/mail?user=9", HELLO)

@@ -558,7 +558,8 @@ static bool is_number(const struct config_key *k)
 /* Keys whose ends depend on others, or that have no number just outside. */
 static bool is_entangled(const struct config_key *k)
 {
-	static const char *const names[] = {"uplink_size", "backoff_min", "backoff_max", "close_code"};
+	static const char *const names[] = {"uplink_size", "backoff_min", "backoff_max", "close_code",
+					     "offline_max"};
 
 	for (size_t i = 0; i < ARRAY_LEN(names); i++)
 		if (strcmp(k->name, names[i]) == 0)
