@@ -82,11 +82,16 @@ class Clients:
         self.clients.append(client)
         return client
 
+    def close_now(self):
+        """Close all clients of now; more may come."""
+        async def close_them(clients):
+            await asyncio.gather(*(c.websocket.close() for c in clients), return_exceptions=True)
+        clients, self.clients = self.clients, []
+        asyncio.run_coroutine_threadsafe(close_them(clients), self.loop).result(30 * SCALE)
+
     def close_all(self):
-        async def close_them():
-            await asyncio.gather(*(c.websocket.close() for c in self.clients), return_exceptions=True)
         try:
-            asyncio.run_coroutine_threadsafe(close_them(), self.loop).result(30 * SCALE)
+            self.close_now()
         finally:
             self.loop.call_soon_threadsafe(self.loop.stop)
             self.thread.join(10)
