@@ -83,7 +83,8 @@ static const char *handle_control(struct master *m, struct child *c, const struc
 			subscribe_drop(m, c, ns, room);
 		return NULL;
 	case UP_PRESENCE:
-		if (ns == NULL || !take_room(v, name, &room) || !presence_told(m, c, ns, room, v->payload, v->h.total))
+		if (ns == NULL || !take_room(v, name, &room) ||
+		    !presence_told(m, c, ns, room, v->payload, v->h.total))
 			return "presence";
 		return NULL;
 	case UP_TOLD:

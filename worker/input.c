@@ -213,8 +213,10 @@ bool input_publish(struct worker *w, struct conn *c, uint8_t opcode, struct slic
 	return r == PUBLISH_OK;
 }
 
-/* A message of an OPEN connection. is_resumed: it has waited for the uplink. May close or drop the connection. */
-static enum ws_take take_message(struct worker *w, struct conn *c, uint8_t opcode, struct slice text, bool is_resumed)
+/* A message of an OPEN connection. is_resumed: it has waited for the uplink. May close or drop the
+ * connection. */
+static enum ws_take take_message(struct worker *w, struct conn *c, uint8_t opcode, struct slice text,
+				 bool is_resumed)
 {
 	const struct cfg_namespace *ns = ns_of(w, c);
 
@@ -447,7 +449,8 @@ static enum held take_held(struct worker *w, struct conn *c, bool is_resumed)
 	return HELD_TAKEN;
 }
 
-/* It is read again, and first what was read behind the kept message. Not having been read was not the client's doing. */
+/* It is read again, and first what was read behind the kept message. Not having been read was not the
+ * client's doing. */
 static void go_on(struct worker *w, struct conn *c)
 {
 	struct conn_ext *x = c->ext;

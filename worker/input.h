@@ -13,8 +13,8 @@ void input_ready(struct worker *w, struct conn *c);
  * space. */
 bool input_resume(struct worker *w, struct conn *c);
 
-/* CONN_HELD, and there is a token again (rate.h): look at the message that is kept, read on. False: the connection is gone,
- * or is closing, or its Close is being waited for. */
+/* CONN_HELD, and there is a token again (rate.h): look at the message that is kept, read on. False: the
+ * connection is gone, or is closing, or its Close is being waited for. */
 bool input_release(struct worker *w, struct conn *c) MUST_CHECK;
 
 /* Send a client's message up as it is. False: no space now. */

@@ -44,9 +44,9 @@ static enum publish_result push_chunks(struct worker *w, const struct up_rec *fi
 	return PUBLISH_OK;
 }
 
-enum publish_result publish_with(struct worker *w, const struct cfg_namespace *ns, struct slice room, uint8_t opcode,
-				 struct slice payload, enum cfg_source source, uint32_t request,
-				 const struct publish_extra *extra)
+enum publish_result publish_with(struct worker *w, const struct cfg_namespace *ns, struct slice room,
+				 uint8_t opcode, struct slice payload, enum cfg_source source,
+				 uint32_t request, const struct publish_extra *extra)
 {
 	struct up_rec h = {.type = UP_PUBLISH,
 			   .opcode = opcode,

@@ -90,7 +90,7 @@ struct worker {
 	struct behind behind;
 	struct latest_table latest;
 	struct ws_pool *ws_pool;
-	uint64_t ws_memory; /* its bound */
+	uint64_t ws_memory;  /* its bound */
 	struct rules *rules; /* rules.c: its buffers */
 	struct admin *admin;
 	unsigned admin_max; /* connections that the admin side may hold */
@@ -161,15 +161,16 @@ enum publish_result {
 enum publish_result publish_message(struct worker *w, const struct cfg_namespace *ns, struct slice room,
 				    uint8_t opcode, struct slice payload, enum cfg_source source,
 				    uint32_t request) MUST_CHECK;
-/* What the master shall do with it besides (uplink.h); all zero: nothing. With UP_LOW, BUSY is the end of it. */
+/* What the master shall do with it besides (uplink.h); all zero: nothing. With UP_LOW, BUSY is the end of it.
+ */
 struct publish_extra {
 	uint64_t throttle_key; /* 0: none */
 	uint32_t throttle_ms, throttle_value;
 	uint16_t flags; /* enum up_flag */
 };
-enum publish_result publish_with(struct worker *w, const struct cfg_namespace *ns, struct slice room, uint8_t opcode,
-				 struct slice payload, enum cfg_source source, uint32_t request,
-				 const struct publish_extra *extra) MUST_CHECK;
+enum publish_result publish_with(struct worker *w, const struct cfg_namespace *ns, struct slice room,
+				 uint8_t opcode, struct slice payload, enum cfg_source source,
+				 uint32_t request, const struct publish_extra *extra) MUST_CHECK;
 /* The publisher of a BUSY message is gone. */
 void publish_abandon(struct worker *w, uint32_t request);
 /* Interest (UP_ADD, UP_DROP), UP_HELLO, UP_DRAINED: never lost; what does not fit waits in order, in memory
