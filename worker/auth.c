@@ -278,7 +278,8 @@ void auth_note_group_change(struct worker *w, struct slice group, struct slice u
 /* A query that is believed is no authorization at all: whoever runs it shall know. */
 static void warn_of_query(const struct worker *w)
 {
-	for (size_t i = 0; i < w->config->n_namespaces; i++) {
+	/* One worker of each generation says so. */
+	for (size_t i = 0; w->boot->position == 0 && i < w->config->n_namespaces; i++) {
 		const struct cfg_namespace *ns = &w->config->namespaces[i];
 
 		if (ns->auth != NULL && ns->auth->type == CFG_AUTH_QUERY)
@@ -340,7 +341,7 @@ int auth_start(struct worker *w)
 	if (w->auth->hooks == NULL || w->auth->keys == NULL)
 		return -1;
 	for (size_t i = 0; i < w->config->n_auths; i++)
-		connections += w->config->auths[i].concurrency / w->config->workers + 1;
+		connections += hook_share(w->config, &w->config->auths[i]);
 	for (size_t i = 0; i < w->config->n_auths; i++) {
 		if (start_one(w, i, connections) == -1)
 			return -1;

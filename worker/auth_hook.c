@@ -278,6 +278,11 @@ void hook_tick(struct auth_hook *h)
 	start_waiting(h);
 }
 
+unsigned hook_share(const struct config *c, const struct cfg_auth *auth)
+{
+	return c->workers == 0 || auth->concurrency < c->workers ? 1 : auth->concurrency / c->workers;
+}
+
 struct auth_hook *hook_new(struct worker *w, const struct cfg_auth *auth, struct http_engine *e)
 {
 	struct auth_hook *h = calloc(1, sizeof(*h));
@@ -286,10 +291,7 @@ struct auth_hook *hook_new(struct worker *w, const struct cfg_auth *auth, struct
 		return NULL;
 	h->worker = w;
 	h->auth = auth;
-	/* `concurrency` is that of the host: each worker takes its share. */
-	h->max = auth->concurrency / (w->config->workers != 0 ? w->config->workers : 1);
-	if (h->max == 0)
-		h->max = 1;
+	h->max = hook_share(w->config, auth);
 	h->http = http_client_new(e, auth->url, auth->secret);
 	if (h->http == NULL) {
 		free(h);

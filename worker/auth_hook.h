@@ -25,6 +25,9 @@ struct http_engine;
 struct auth_hook;
 struct hook_request;
 
+/* `concurrency` is that of the host: each worker takes its share, one at least. */
+unsigned hook_share(const struct config *c, const struct cfg_auth *auth);
+
 /* NULL: errno. The configuration outlives it. */
 struct auth_hook *hook_new(struct worker *w, const struct cfg_auth *auth, struct http_engine *e) MUST_CHECK;
 /* Drops what is under way. NULL is fine. */

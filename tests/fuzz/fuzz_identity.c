@@ -39,6 +39,44 @@ static void plant(struct slice session)
 }
 #endif
 
+static bool same(struct slice a, struct slice b)
+{
+	return a.len == b.len && (a.len == 0 || memcmp(a.p, b.p, a.len) == 0);
+}
+
+/* A copy stands alone, and groups come and go. */
+static void check_copy(const struct identity *id)
+{
+	struct identity *copy = identity_clone(id);
+	struct slice more = {"more", 4};
+	unsigned n;
+
+	must(copy != NULL && copy->n_frames == 0 && copy->n_groups == id->n_groups);
+	must(same(copy->user, id->user) && same(copy->info, id->info) && same(copy->session, id->session));
+	n = copy->n_groups;
+	must(identity_add_group(copy, more) == 0 || n == IDENTITY_GROUPS_MAX);
+	must(same(copy->user, id->user) && same(copy->info, id->info) && same(copy->session, id->session));
+	for (unsigned i = 0; i < id->n_groups; i++)
+		must(same(copy->groups[i], id->groups[i]));
+	identity_remove_group(copy, more);
+	must(copy->n_groups <= n);
+	identity_free(copy);
+}
+
+static void check_frames(struct identity *id)
+{
+	struct buf out = {0};
+	size_t len = 0;
+
+	must(identity_put_frames(id, &out) == 0);
+	for (unsigned i = 0; i < id->n_frames; i++)
+		len += id->frames[i].len + 2;
+	must(out.len >= len);
+	buf_free(&out);
+	identity_drop_frames(id);
+	must(id->n_frames == 0 && id->frame_text.p == NULL);
+}
+
 static void check(struct slice body, bool is_message)
 {
 	struct identity id;
@@ -68,13 +106,22 @@ static void check(struct slice body, bool is_message)
 #ifdef FUZZ_PLANT_BUG
 	plant(id.session);
 #endif
+	check_copy(&id);
+	check_frames(&id);
 	identity_clear(&id);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct slice body = {(const char *)data, size};
+	struct identity *user = identity_of_user((struct slice){body.p, u64_min(size, IDENTITY_USER_MAX)}),
+			*refused = identity_refused(403, "no");
 
+	must(user != NULL && user->is_allowed && refused != NULL && !refused->is_allowed);
+	check_copy(user);
+	check_copy(refused);
+	identity_free(user);
+	identity_free(refused);
 	check(body, false);
 	check(body, true);
 	return 0;

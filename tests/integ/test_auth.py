@@ -80,6 +80,20 @@ def test_who_comes_in_as_whom(ringcast, hook, clients):
     assert "abc" not in server.log() and "hush" not in server.log(), "credentials are not logged"
 
 
+def test_a_query_that_is_believed(ringcast, clients):
+    """Off unless it is asked for, and the log says so, once a start."""
+    server = ringcast('''
+auth "trust" { type = "query" }
+namespace "room" { path = "/room/{room:int}"   redis_channel = "room:{room}"   origins = { "*" }
+                   auth = "trust"   user_query = "user_id:int" }''')
+    client = clients.connect(server.url("/room/1?user_id=7&user_id=+08"))
+    assert client.is_open()
+    assert status_of(server, "/room/1") == 403
+    assert status_of(server, "/room/one?user_id=7") == 403
+    assert len(server.log_events("auth_query", level="warn", ns="room")) == 1
+
+
+@pytest.mark.asan
 def test_refusals_in_both_manners(ringcast, hook, clients):
     server = ringcast(config(hook, 'breaker_failures = 0'))
     answers = [({"allow": False}, 403, (1008, "")),
@@ -208,6 +222,7 @@ def test_asked_again_and_expired(ringcast, hook, clients):
     assert len(server.log_events("evicted")) == 3
 
 
+@pytest.mark.asan
 def test_leaving_while_it_is_asked(ringcast, hook, clients):
     """Clients go, the server stops: nobody waits for the hook."""
     server = ringcast(config(hook, 'concurrency = 4'), workers=1)

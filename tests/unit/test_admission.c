@@ -258,6 +258,78 @@ static void auth_without_a_user_fails_closed(void **state)
 	end();
 }
 
+/* Whoever is identified waits for the namespace's own channel, and then for the room's: in each state a
+ * client goes, is too slow, or the worker stops. */
+static void gone_in_every_state(void **state)
+{
+	struct rig_client c[3];
+
+	(void)state;
+	begin(CFG_REFUSE_403);
+	r.hold_control = true;
+	for (size_t i = 0; i < 3; i++) {
+		rig_dial(&r, &c[i], 0);
+		rig_request(&c[i], "/ws/7?user_id=7");
+		rig_send(&c[i], WS_TEXT, "early", 5);
+		rig_settle(&r);
+		assert_int_equal(rig_conn(&r, &c[i])->state, CONN_JOINING);
+		assert_non_null(rig_conn(&r, &c[i])->ext->admission);
+	}
+	rig_check(&r);
+	rig_hang_up(&c[1]); /* waits for the namespace's channel */
+	rig_settle(&r);
+	assert_int_equal(r.w->conns.n, 2);
+	r.hold_control = false;
+	rig_turn(&r); /* the one is there ... */
+	r.hold_control = true;
+	rig_settle(&r);
+	for (size_t i = 0; i < 3; i += 2) {
+		assert_int_equal(rig_conn(&r, &c[i])->state, CONN_JOINING);
+		assert_null(rig_conn(&r, &c[i])->ext->admission); /* the room's is waited for */
+	}
+	rig_hang_up(&c[2]);
+	rig_settle(&r);
+	r.hold_control = false;
+	rig_settle(&r);
+	rig_read(&c[0], 0);
+	assert_true(rig_take_101(&c[0]));
+	rig_expect(&r, &c[0], "early");
+	is_user(&c[0], "7");
+	rig_hang_up(&c[0]);
+	rig_settle(&r);
+	assert_int_equal(r.w->conns.n, 0);
+	assert_int_equal(r.w->sessions.n, 0);
+	end();
+}
+
+static void too_slow_or_stopped_while_joining(void **state)
+{
+	for (int stop = 0; stop < 2; stop++) {
+		struct rig_client c;
+
+		(void)state;
+		begin(CFG_REFUSE_CLOSE);
+		r.config.limits.handshake_timeout = 1000;
+		r.hold_control = true;
+		rig_dial(&r, &c, 0);
+		rig_request(&c, "/ws/7?user_id=7");
+		rig_settle(&r);
+		if (stop)
+			rig_control(&r, &(struct rec){.type = REC_DRAIN, .arg = {1001, 0}},
+				    (struct slice){0});
+		rig_pass(&r, stop ? 100 : 1200);
+		rig_read(&c, 0);
+		assert_memory_equal(c.in.p, stop ? "HTTP/1.1 503 " : "HTTP/1.1 408 ", 13);
+		assert_true(c.is_eof);
+		rig_hang_up(&c);
+		rig_settle(&r);
+		assert_int_equal(r.w->conns.n, 0);
+		r.hold_control = false;
+		rig_settle(&r);
+		end();
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -268,6 +340,8 @@ int main(void)
 		cmocka_unit_test(one_that_never_ends_is_dropped),
 		cmocka_unit_test(text_users),
 		cmocka_unit_test(without_auth_nothing_is_believed),
+		cmocka_unit_test(gone_in_every_state),
+		cmocka_unit_test(too_slow_or_stopped_while_joining),
 		cmocka_unit_test(auth_without_a_user_fails_closed),
 	};
 

@@ -1,8 +1,10 @@
 /* LINK: tests/unit/worker_rig.c worker/%.c shm/%.c */
 /* Connections that an application decides about: the test is the application, on a socket of its own, and
  * answers when it pleases. */
+#include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <semaphore.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -572,6 +574,56 @@ static void stopping_while_asked(void **state)
 	end();
 }
 
+/* libcurl looks names up in a thread, with this in place of the C library's: a resolver that hangs. */
+static unsigned lookups;
+static sem_t resolver;
+
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **res)
+{
+	(void)node;
+	(void)service;
+	(void)hints;
+	*res = NULL;
+	__atomic_add_fetch(&lookups, 1, __ATOMIC_SEQ_CST);
+	sem_wait(&resolver);
+	return EAI_AGAIN;
+}
+
+static void a_resolver_that_hangs(void **state)
+{
+	struct rig_client c, d;
+	uint64_t before, longest = 0;
+
+	(void)state;
+	prepare();
+	assert_int_equal(sem_init(&resolver, 0, 0), 0);
+	hook.url = (char *)(uintptr_t) "http://slow.example/hook";
+	hook.timeout = 300;
+	start();
+	request(&c, "/ws/a", "");
+	request(&d, "/ws/a", "");
+	for (int i = 0; i < TURNS && __atomic_load_n(&lookups, __ATOMIC_SEQ_CST) == 0; i++)
+		turn();
+	assert_int_equal(__atomic_load_n(&lookups, __ATOMIC_SEQ_CST) > 0, 1);
+	gone(&d);                                     /* cancelled */
+	for (int i = 0; i < 1000 && !c.is_eof; i++) { /* timed out */
+		struct pollfd p = {.fd = c.fd, .events = POLLIN};
+
+		poll(&p, 1, 5);
+		before = clock_mono_ms();
+		turn();
+		longest = u64_max(longest, clock_mono_ms() - before);
+		rig_read(&c, 0);
+	}
+	assert_true(has_text(&c, "HTTP/1.1 503 "));
+	assert_true(longest <
+		    5000); /* the thread still hangs: with a turn that waited for it this test would, too */
+	gone(&c);
+	end();
+	for (unsigned i = 0; i < 8; i++)
+		sem_post(&resolver);
+}
+
 /* ---- breaker */
 
 static void the_breaker(void **state)
@@ -878,6 +930,7 @@ int main(void)
 		cmocka_unit_test(the_handshake_takes_too_long),
 		cmocka_unit_test(waiting_counts_into_the_timeout),
 		cmocka_unit_test(stopping_while_asked),
+		cmocka_unit_test(a_resolver_that_hangs),
 		cmocka_unit_test(the_breaker),
 		cmocka_unit_test(cached_verdicts),
 		cmocka_unit_test(asked_again),
