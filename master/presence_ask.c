@@ -334,7 +334,7 @@ static int ask_page(struct question *q)
 
 static void go_on(struct question *q)
 {
-	if (q->at < q->n_nodes && !q->is_too_large) {
+	if (q->node != NULL && q->at < q->n_nodes && !q->is_too_large) {
 		if (ask_page(q) == 0) {
 			q->is_under_way = true;
 			return;

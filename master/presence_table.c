@@ -283,7 +283,7 @@ static int set_listed(struct presence_table *t, const struct presence_word *w)
 			return -1;
 		}
 		if (crowd_add(&t->crowd, w->ns, w->public_hash, w->reader) == -1) {
-			share_free(t, find_share(m, w->reader));
+			share_free(t, &m->shares); /* the newest stands first */
 			member_forget(t, m);
 			return -1;
 		}
