@@ -17,6 +17,7 @@
 #include "worker/output.h"
 #include "worker/rate.h"
 #include "worker/rules.h"
+#include "worker/stats.h"
 #include "worker/worker.h"
 
 #define POLL_EVENTS       256 /* taken from the clients' set at a time */
@@ -280,6 +281,13 @@ static enum log_level traffic_level(const struct user *u)
 	return u != NULL ? LOG_INFO : LOG_DEBUG;
 }
 
+/* The namespace's connections to all workers of this host, after the change. */
+static uint64_t host_total(const struct worker *w, const struct conn *c)
+{
+	return stats_sum(w, offsetof(struct counters, ns) + ns_of(w, c)->id * sizeof(struct counters_ns) +
+				    offsetof(struct counters_ns, connections));
+}
+
 static void log_coming(const struct worker *w, const struct conn *c)
 {
 	const struct user *u = user_of(w, c);
@@ -293,7 +301,7 @@ static void log_coming(const struct worker *w, const struct conn *c)
 		  "channel=%s conn=%s user=%s total=%" PRIu64 " msg=\"WebSocket connected\"",
 		  channel_log_name(w, c->channel, &channel), id,
 		  u == NULL ? "" : log_quote(&user, u->id, u->id_len),
-		  count_get(&ns_count(w, c)->connections));
+		  host_total(w, c));
 }
 
 /* It is counted as gone, but still in its channel. */
@@ -309,8 +317,7 @@ static void log_going(const struct worker *w, const struct conn *c, uint16_t cod
 	log_event(traffic_level(u), "close",
 		  "channel=%s conn=%s user=%s code=%u total=%" PRIu64 " msg=\"WebSocket disconnected\"",
 		  channel_log_name(w, c->channel, &channel), id,
-		  u == NULL ? "" : log_quote(&user, u->id, u->id_len), code,
-		  count_get(&ns_count(w, c)->connections));
+		  u == NULL ? "" : log_quote(&user, u->id, u->id_len), code, host_total(w, c));
 }
 
 void conn_opened(struct worker *w, struct conn *c)
