@@ -5,9 +5,11 @@
  * its own table, elsewhere by what the other replicas keep in Redis (presence_redis.h); and appends the
  * message to the streams of those who are not,
  *
- *    ringcast:offline:<namespace>:<user>    stream, field "m"; MAXLEN offline_max (at most OFFLINE_TAKE_MAX),
- * PEXPIRE offline_ttl ringcast:online:<namespace>:<user>     exists for OFFLINE_ONLINE_MS from the moment in
- * which a socket of his has taken the queue: he is about to be listed as present
+ *    ringcast:offline:<namespace>:<user>
+ *        a stream, field "m"; MAXLEN offline_max (at most OFFLINE_TAKE_MAX), PEXPIRE offline_ttl
+ *    ringcast:online:<namespace>:<user>
+ *        exists for OFFLINE_ONLINE_MS from the moment in which a socket of his has taken the queue: he is
+ *        about to be listed as present
  *
  * Looking and appending are one script, and so is taking (store.h): a message is in the queue when it is
  * taken, or its queueing sees that the user is there.

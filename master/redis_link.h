@@ -5,9 +5,9 @@
  *
  *             backoff          connected           PING answered
  *      WAIT ----------> DIAL ------------> HELLO ----------------> OPEN
- *       ^                |                   |                      |
- *       +----------------+-------------------+                      |  end of stream, no RESP, an error that
- * denies |  refused, an error, or cfg.timeout for both together      |  service, PING not answered in time
+ *       ^                |                   |                      |  end of stream, no RESP, an error that
+ *       +----------------+-------------------+                      |  denies service, a replica, or PING
+ *       |  refused, an error, or cfg.timeout for both together      |  not answered in time
  *       +-----------------------------------------------------------+
  *
  * WAIT is bounded by the backoff timer, DIAL (redis_dial.h) and HELLO by one timer of cfg.timeout, OPEN by

@@ -3,10 +3,12 @@
  *
  *    UP_ASK_FETCH     GET, unless another key exists
  *    UP_ASK_STORE     SET, PX
- *    UP_ASK_RECEIPT   ringcast:receipts:<namespace>[:<room>]:<id>   sorted set: user -> ms since 1970 of the
- * first report; lives receipts_ttl from the last one; at most RECEIPTS_USERS_MAX users UP_ASK_RECEIPTS  the
- * same, read UP_ASK_OFFLINE   ringcast:offline:<namespace>:<user>           stream; read and deleted in one
- * step
+ *    UP_ASK_RECEIPT   ringcast:receipts:<namespace>[:<room>]:<id>
+ *                     a sorted set: user -> ms since 1970 of the first report; lives receipts_ttl from the
+ *                     last one; at most RECEIPTS_USERS_MAX users
+ *    UP_ASK_RECEIPTS  the same, read
+ *    UP_ASK_OFFLINE   ringcast:offline:<namespace>:<user>
+ *                     a stream; read and deleted in one step
  *
  * In a key's room ':' and '%' are written %3A and %25: "a" with "b:1" is not "a:b" with "1".
  *

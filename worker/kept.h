@@ -1,10 +1,9 @@
 /* kept.h - what is kept for clients elsewhere, and given to them, and what their rules have kept: retained
  * messages, stored values, receipts, the queue of a user who was away. Worker; one thread; never blocks.
  *
- *    newcomer, before he is a member:                    retain = "redis": value [-> unless] ---+
- *                                                        offline_max: the queue ----------------+-->
- * admission goes on newcomer, at the moment he becomes one: kept_put()  what was asked for; retain = "last":
- * this worker's copy (latest.h)
+ *    not yet a member   kept_begin()   retain = "redis": the value [-> unless] --+--> admission goes on
+ *                                      offline_max: the queue -------------------+
+ *    a member now       kept_put()     what was asked for; retain = "last": this worker's copy (latest.h)
  *
  * A question that is not answered (Redis is away, redis.timeout has passed) is passed over: the client comes
  * in without. Between the answer and the membership lies at least a turn of the loop, and the confirmation of

@@ -1,7 +1,6 @@
 /* latest.h - retain = "last": each channel's last message, as this worker has seen it go by.
  *
- *    REC_SUBSCRIBED with REC_RETAINED --> copy --> replaced by each untargeted record of the channel --> gone
- * with the channel
+ *    REC_SUBSCRIBED with REC_RETAINED --> copy --> replaced by untargeted records --> gone with its channel
  *
  * A newcomer is given the copy when he becomes a member: between two batches, when what has been read and
  * what he will be sent meet without gap or overlap. So nobody misses a message, and nobody gets one twice.

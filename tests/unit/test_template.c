@@ -280,6 +280,47 @@ static void integers_have_one_text(void **state)
 	assert_int_equal(integer_canonical((struct slice){"7\0", 2}, out, sizeof(out)), 0);
 }
 
+/* A name has no holes: what a placeholder does not say cannot be guessed by who looks for it. */
+static void names_have_no_holes(void **state)
+{
+	static const char *const keys[] = {"id", "n"};
+	const struct template_scope scope = {
+		.fields = keys, .n_fields = 2, .has_info = true, .has_value = true};
+	static const struct {
+		const char *text, *want; /* NULL: none */
+	} t[] = {
+		{"seen", "seen"},
+		{"seen:{msg.id}:{user}", "seen:a\"b:7"},
+		{"{user}:{value.id}", "7:12"},
+		{"x:{msg.n}", NULL},     /* absent in this message */
+		{"x:{msg.n:int}", NULL}, /* null */
+		{"x:{session}", NULL},
+		{"x:{value.none}:y", NULL},
+		{"x:{info.a}", NULL},
+		{"x:{value.nul}", NULL}, /* would be two keys */
+	};
+	const struct slice msg[] = {str("\"a\\\"b\""), {NULL, 0}};
+	struct template_values v = {
+		.user = str("7"), .msg = msg, .value = str("{\"id\":12,\"nul\":\"a\\u0000b\"}")};
+	struct buf out = {0};
+	const char *wrong;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(t); i++) {
+		struct template *name = template_compile(t[i].text, &scope, &wrong);
+
+		assert_non_null(name);
+		out.len = 0;
+		assert_int_equal(buf_puts(&out, "before "), 0);
+		assert_int_equal(template_render_name(name, &v, &out), t[i].want != NULL);
+		assert_int_equal(out.len, 7 + (t[i].want == NULL ? 0 : strlen(t[i].want)));
+		if (t[i].want != NULL)
+			assert_memory_equal(out.p + 7, t[i].want, strlen(t[i].want));
+		template_free(name);
+	}
+	buf_free(&out);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -292,6 +333,7 @@ int main(void)
 		cmocka_unit_test(what_is_refused),
 		cmocka_unit_test(says_what_it_uses),
 		cmocka_unit_test(integers_have_one_text),
+		cmocka_unit_test(names_have_no_holes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
