@@ -10,6 +10,7 @@
 #include "common/wsframe.h"
 #include "master/ask.h"
 #include "master/presence.h"
+#include "master/reached.h"
 #include "master/relay.h"
 #include "master/subscribe.h"
 #include "master/supervise.h"
@@ -90,9 +91,12 @@ static const char *handle_control(struct master *m, struct child *c, const struc
 	case UP_TOLD:
 		survey_told(m, c, v->h.request, v->h.opcode == 1, v->payload);
 		return NULL;
+	case UP_MATCHED:
+		if (!reached_told(m, c, v->h.total, v->payload))
+			return "matched";
+		return NULL;
 	case UP_ADMIT:
 	case UP_RELEASE:
-	case UP_MATCHED:
 	case UP_PUBLISH:
 	case UP_CHUNK:
 	case UP_REQUEST:
@@ -161,6 +165,8 @@ static enum take publish_assembled(struct master *m, struct child *c)
 		.is_private = true,
 		.opcode = a->opcode,
 		.source = a->source,
+		.is_rule = (a->flags & UP_RULE) != 0,
+		.wants_count = (a->flags & UP_COUNT) != 0,
 		.request = a->request,
 	};
 	enum take t = msg.ns == NULL ? TAKE_DONE : publish(m, c, &msg);
@@ -199,6 +205,7 @@ static enum take begin_assembly(struct master *m, struct child *c, const struct 
 	a->ns = v->h.ns;
 	a->opcode = v->h.opcode;
 	a->source = v->h.source;
+	a->flags = v->h.flags;
 	a->request = v->h.request;
 	a->room_len = (uint8_t)msg->room.len;
 	memcpy(a->room, msg->room.p, msg->room.len);
@@ -243,6 +250,7 @@ static enum take take_publish(struct master *m, struct child *c, const struct up
 		.opcode = v->h.opcode,
 		.source = v->h.source,
 		.is_rule = (v->h.flags & UP_RULE) != 0,
+		.wants_count = (v->h.flags & UP_COUNT) != 0,
 		.request = v->h.request,
 	};
 

@@ -15,6 +15,7 @@
 #include "master/master.h"
 #include "master/nodes.h"
 #include "master/presence.h"
+#include "master/reached.h"
 #include "master/relay.h"
 #include "master/reload.h"
 #include "master/signals.h"
@@ -70,8 +71,8 @@ static int start(struct master *m, struct config *c, struct buf *errors)
 	if (m->loop == NULL)
 		return -1;
 	master_watch(m);
-	if (presence_start(m) == -1 || store_start(m) == -1 || nodes_start(m) == -1 || survey_start(m) == -1 || control_start(m) == -1 ||
-	    relay_start(m) == -1)
+	if (presence_start(m) == -1 || store_start(m) == -1 || nodes_start(m) == -1 ||
+	    reached_start(m) == -1 || survey_start(m) == -1 || control_start(m) == -1 || relay_start(m) == -1)
 		return -1;
 	signals_start(m);
 	status_master(m);
@@ -90,6 +91,7 @@ static void finish(struct master *m)
 		nodes_leave(m);
 		relay_stop(m);
 		survey_stop(m);
+		reached_stop(m);
 		nodes_stop(m);
 		presence_stop(m);
 		store_stop(m);

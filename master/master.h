@@ -11,6 +11,7 @@
  *    interest.c    the channel table
  *    sequencer.c   commit to the ring, gates, wake-ups
  *    drain.c       uplinks to actions
+ *    reached.c     how many a publication reached
  *    relay.c       between Redis and the sequencer: publications, answers
  *    subscribe.c   interest of the workers, subscriptions in Redis
  *    ask.c         what workers ask for
@@ -53,6 +54,7 @@ struct assembly {
 	uint64_t quiet_ms; /* since when its uplink has been empty, 0 = not */
 	uint16_t ns;
 	uint8_t opcode, source, room_len;
+	uint16_t flags; /* enum up_flag */
 	uint32_t request;
 	char room[CFG_ROOM_MAX];
 };
@@ -180,6 +182,7 @@ struct master {
 	struct presence *presence;
 	struct nodes *nodes;
 	struct surveys *surveys;
+	struct reached *reached;
 
 	char *pid_file;            /* NULL: none written */
 	int pid_fd;                /* locked while we live */

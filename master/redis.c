@@ -57,6 +57,7 @@ static bool offer_replica(struct redis *r, struct redis_sub *sub, const struct r
 		.opcode = form->opcode,
 		.origin = form->origin,
 		.id = form->id,
+		.is_asking = form->is_asking,
 		.time_ns = time_ns,
 	};
 
@@ -97,6 +98,7 @@ static bool offer_json(struct redis *r, struct redis_sub *sub, struct slice text
 		return offer_foreign(r, sub, text, NULL, time_ns);
 	form.origin = e->origin;
 	form.id = e->id;
+	form.is_asking = e->is_asking;
 	if (!e->has_origin || (form.origin == r->origin && form.id > r->last_id))
 		return offer_foreign(r, sub, text, e, time_ns);
 	return form.origin == r->origin ? redis_own_echo(r, sub, &form, time_ns)
@@ -404,7 +406,8 @@ static bool on_pub_reply(void *arg, int type, const char *word)
 	if (type == REDIS_REPLY_ERROR)
 		log_event(LOG_WARN, "redis_refused", "reason=%s msg=\"Redis refused a PUBLISH\"",
 			  log_quote(&q, word, strlen(word)));
-	return redis_own_replied(arg, type == REDIS_REPLY_INTEGER);
+	return redis_own_replied(arg, type == REDIS_REPLY_INTEGER,
+				 (uint64_t)redis_link_integer(((struct redis *)arg)->pub));
 }
 
 static void on_pub_drained(void *arg)
@@ -483,6 +486,16 @@ void redis_rebind(struct redis *r, const struct config *cfg)
 		set_namespace(r, &cfg->namespaces[i]);
 }
 
+bool redis_is_up(const struct redis *r)
+{
+	return r->up_told;
+}
+
+uint64_t redis_last_id(const struct redis *r)
+{
+	return r->last_id;
+}
+
 void redis_get_stats(const struct redis *r, struct redis_stats *out)
 {
 	struct redis_link_stats s, p;
@@ -533,8 +546,7 @@ static int make_links(struct redis *r)
 	r->pub = redis_link_new(r->loop, r->cfg, REDIS_LINK_PUB, &pub);
 	if (r->sub == NULL || r->pub == NULL)
 		return -1;
-	if (r->cfg->n_sentinels > 0 &&
-	    (r->watch = redis_watch_new(r->loop, r->cfg, on_master, r)) == NULL)
+	if (r->cfg->n_sentinels > 0 && (r->watch = redis_watch_new(r->loop, r->cfg, on_master, r)) == NULL)
 		return -1;
 	allow_bulk(r, BULK_MIN);
 	return 0;

@@ -10,7 +10,8 @@
  * origin (8), id (8), both big-endian, payload (redis_form.h). Foreign ones on the bare channel. Every
  * redis_sub stands for both. In json namespaces own messages go to the bare channel, with the keys _rc_origin
  * and _rc_id as their last members (envelope.h), which others strip and ignore; a message whose keys are not
- * just so is a foreign one. All that follows holds for both.
+ * just so is a foreign one. All that follows holds for both. A message may say that its origin wants to know
+ * how many got it: by the opcode's highest bit, or by the key _rc_ask.
  *
  * The life of an own publication:
  *
@@ -49,6 +50,8 @@ struct redis_token {
 	uint16_t slot;
 	uint32_t incarnation;
 	uint32_t request;
+	uint32_t count; /* not 0: on_receivers() is wanted */
+	bool asks;      /* the message says that its origin wants to know how many got it (not opaque) */
 };
 
 struct redis_publication {
@@ -62,6 +65,7 @@ struct redis_publication {
 	uint64_t origin, id; /* own form, else 0 */
 	uint64_t time_ns;    /* monotonic: when the link gave it, or (local) redis_publish() was called */
 	bool local;          /* short-cut: delivered without Redis */
+	bool is_asking;      /* another replica wants to know how many got it */
 	struct redis_token token; /* of the publisher on this host */
 };
 
@@ -78,6 +82,9 @@ struct redis_events {
 	 * refused it; or it was given up, and then on_publication(local) has been called with the same token
 	 * before. */
 	void (*on_published)(void *arg, struct redis_token token, bool ok);
+	/* Redis says to how many subscribers it gave the publication; before what is above is called for it,
+	 * if that is still to be. is_own: we were one of them. Only for tokens with a count. */
+	void (*on_receivers)(void *arg, struct redis_token token, uint64_t receivers, bool is_own);
 	/* `up` = both links are up and everything is resubscribed. Called at each change. */
 	void (*on_state)(void *arg, bool up);
 	/* The subscriber link was lost while up: foreign messages may have been missed. */
@@ -100,7 +107,8 @@ enum redis_result {
 
 struct redis_stats {
 	bool sub_up, pub_up, up;
-	char address[272];   /* "127.0.0.1:6379", "unix:/run/redis.sock"; no credentials. With Sentinel: the master's */
+	char address[272];   /* "127.0.0.1:6379", "unix:/run/redis.sock"; no credentials. With Sentinel: the
+				master's */
 	uint32_t channels;   /* Redis channels subscribed now */
 	uint64_t rtt_us;     /* of the last PING on the publisher link */
 	uint64_t reconnects; /* of both links */
@@ -147,6 +155,10 @@ void redis_resume(struct redis *r);
  * to Redis, but no more to local clients. (redis_subscribe() and redis_publish() replace the namespace that
  * they are given.) */
 void redis_rebind(struct redis *r, const struct config *cfg);
+
+/* Both links are up and everything is subscribed. The id of the last own publication. */
+bool redis_is_up(const struct redis *r);
+uint64_t redis_last_id(const struct redis *r);
 
 void redis_get_stats(const struct redis *r, struct redis_stats *out);
 

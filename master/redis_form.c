@@ -43,7 +43,8 @@ bool redis_form_get(struct redis_form *form, const char *p, size_t len)
 
 	if (len < REDIS_FORM_HEADER || p[0] != REDIS_FORM_VERSION)
 		return false;
-	form->opcode = (uint8_t)p[1];
+	form->opcode = (uint8_t)p[1] & ~REDIS_FORM_ASKS;
+	form->is_asking = ((uint8_t)p[1] & REDIS_FORM_ASKS) != 0;
 	memcpy(&be, p + 2, sizeof(be));
 	form->origin = be64toh(be);
 	memcpy(&be, p + 10, sizeof(be));

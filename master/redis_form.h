@@ -5,6 +5,9 @@
  *     version 1 | opcode | origin, 8 bytes | id, 8 bytes | payload
  *       (1)        (1)      big-endian        big-endian
  *
+ * The opcode is WS_TEXT or WS_BINARY, with REDIS_FORM_ASKS if the origin wants to know how many got the
+ * message.
+ *
  * An origin is one master's life, its ids only grow. So "is this id newer than the last one of its origin?"
  * is all that is needed to hear each message once, whatever was sent again after an outage.
  */
@@ -16,6 +19,7 @@
 
 #define REDIS_FORM_VERSION 1
 #define REDIS_FORM_HEADER  18 /* bytes before the payload */
+#define REDIS_FORM_ASKS    0x80
 
 /* What stands before a bare channel's name in the name of the channel of own messages. */
 #define REDIS_META_PREFIX     "ringcast:m:"
@@ -25,9 +29,10 @@
 #define REDIS_ORIGINS_MAX 1024
 
 struct redis_form {
-	uint64_t origin, id;  /* neither is ever 0 */
-	uint8_t opcode;       /* WS_TEXT or WS_BINARY */
-	struct slice payload; /* points into the decoded bytes */
+	uint64_t origin, id;             /* neither is ever 0 */
+	uint8_t opcode;                  /* WS_TEXT or WS_BINARY */
+	bool is_asking;                  /* the origin wants to know how many got it */
+	struct slice payload;            /* points into the decoded bytes */
 	const struct envelope *envelope; /* of a json text: what it was read as; else NULL */
 };
 

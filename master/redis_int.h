@@ -94,8 +94,9 @@ void redis_own_pub_lost(struct redis *r);
 void redis_own_sub_lost(struct redis *r);
 void redis_own_update(struct redis *r);
 
-/* One answer to a PUBLISH; ok = an integer, else Redis refused it. false = there was none to answer. */
-bool redis_own_replied(struct redis *r, bool ok) MUST_CHECK;
+/* One answer to a PUBLISH; ok = an integer, `receivers`; else Redis refused it. false = there was none to
+ * answer. */
+bool redis_own_replied(struct redis *r, bool ok, uint64_t receivers) MUST_CHECK;
 
 /* An own message came by the subscriber link. false = the ring is full, offer it again. */
 bool redis_own_echo(struct redis *r, struct redis_sub *sub, const struct redis_form *form,

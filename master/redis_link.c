@@ -404,6 +404,11 @@ void redis_link_free(struct redis_link *l)
 	free(l);
 }
 
+long long redis_link_integer(const struct redis_link *l)
+{
+	return l->integer;
+}
+
 bool redis_link_is_open(const struct redis_link *l)
 {
 	return l->state == OPEN;

@@ -71,6 +71,9 @@ void redis_link_free(struct redis_link *l); /* NULL is fine; calls nobody back *
 
 bool redis_link_is_open(const struct redis_link *l);
 
+/* Inside events.reply: the integer, if it is one. */
+long long redis_link_integer(const struct redis_link *l);
+
 /* Queue bytes of whole commands; only while open. `commands` = how many answers are owed for them
  * (not of a subscriber). Returns 0, or -1 (ENOMEM) with nothing queued. Nothing is written before
  * redis_link_flush().

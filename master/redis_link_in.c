@@ -168,6 +168,8 @@ static bool on_plain(void *arg, int type, const char *p, size_t len)
 		return hello_reply(l, type, p, len);
 	if (type == REDIS_REPLY_ERROR)
 		redis_word_take(&l->word, p, len);
+	if (type == REDIS_REPLY_INTEGER)
+		memcpy(&l->integer, p, sizeof(l->integer));
 	if (l->kind == REDIS_LINK_WATCH && type == REDIS_REPLY_NIL) {
 		redis_reply_end(l->in, "unknown_master");
 		return false;

@@ -31,6 +31,7 @@ struct redis_link {
 	size_t max_bulk;
 	bool paused;
 	struct redis_word word; /* of the last error reply */
+	long long integer;      /* of the last integer reply */
 
 	struct buf out;
 	size_t out_off; /* bytes of out already written */

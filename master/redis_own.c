@@ -228,13 +228,15 @@ static void refused(struct redis *r, struct redis_entry *e)
 		start_local(r, e->id); /* finishes it */
 }
 
-bool redis_own_replied(struct redis *r, bool ok)
+bool redis_own_replied(struct redis *r, bool ok, uint64_t receivers)
 {
 	struct redis_entry *e = redis_pending_replied(&r->pending);
 
 	if (e == NULL)
 		return false;
 	r->replied_id = e->id;
+	if (ok && e->token.count != 0)
+		r->ev.on_receivers(r->ev.arg, e->token, receivers, e->sub != NULL && e->sub->confirmed);
 	if (!ok)
 		refused(r, e);
 	else
@@ -411,7 +413,7 @@ static enum redis_result give_up(struct redis *r, const struct cfg_namespace *ns
 static bool sign(struct redis *r, struct redis_entry_spec *spec)
 {
 	r->signed_text.len = 0;
-	if (envelope_sign(&r->signed_text, spec->payload, spec->origin, spec->id, false) == -1)
+	if (envelope_sign(&r->signed_text, spec->payload, spec->origin, spec->id, spec->token.asks) == -1)
 		return false;
 	spec->payload = (struct slice){r->signed_text.p, r->signed_text.len};
 	return true;

@@ -46,7 +46,8 @@ static void write_command(struct redis_entry *e, const struct redis_entry_spec *
 	at = put(at, "\r\n", 2);
 	at += resp_head(at, '$', header_len + spec->payload.len);
 	if (!spec->is_bare)
-		redis_form_put((uint8_t *)at, spec->opcode, spec->origin, spec->id);
+		redis_form_put((uint8_t *)at, spec->opcode | (spec->token.asks ? REDIS_FORM_ASKS : 0),
+			       spec->origin, spec->id);
 	at += header_len;
 	e->payload_at = (uint32_t)(at - e->cmd);
 	e->payload_len = (uint32_t)spec->payload.len;

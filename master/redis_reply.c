@@ -46,8 +46,9 @@ static void *take_string(const redisReadTask *t, char *p, size_t len)
 
 static void *take_integer(const redisReadTask *t, long long value)
 {
-	(void)value; /* of no interest anywhere */
-	return take(t, REDIS_REPLY_INTEGER, NULL, 0);
+	/* Within an array none means anything. */
+	return t->parent != NULL ? take(t, REDIS_REPLY_INTEGER, NULL, 0)
+				 : take(t, REDIS_REPLY_INTEGER, (const char *)&value, sizeof(value));
 }
 
 static void *take_nil(const redisReadTask *t)

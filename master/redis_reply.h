@@ -38,7 +38,8 @@ struct redis_reply_events {
 	void *arg;
 	bool (*array)(void *arg); /* an array begins; false: none is expected */
 	bool (*item)(void *arg, const struct redis_item *item);
-	bool (*plain)(void *arg, int type, const char *p, size_t len); /* a reply that is no array */
+	/* A reply that is no array; of an integer p points to a long long. */
+	bool (*plain)(void *arg, int type, const char *p, size_t len);
 	/* Not NULL: called with each whole reply instead of the three above, which are then not used. The
 	 * tree is freed when it returns; false = it makes no sense. */
 	bool (*tree)(void *arg, const redisReply *reply);

@@ -9,6 +9,7 @@
 #include "common/wsframe.h"
 #include "master/drain.h"
 #include "master/offline.h"
+#include "master/reached.h"
 #include "master/redis_subs.h"
 #include "master/status.h"
 #include "master/subscribe.h"
@@ -156,6 +157,14 @@ static void set_publisher(struct seq_message *s, uint16_t slot, uint32_t incarna
 	s->tag = request;
 }
 
+/* The publisher asks how many it reached: a number for it, or 0. */
+static uint32_t count_number(struct master *m, const struct child *c, const struct relay_message *msg)
+{
+	if (!msg->wants_count || c->pid == 0 || (msg->request & UP_REQUEST_ANSWER) == 0)
+		return 0;
+	return reached_new(m, c->slot, c->incarnation, msg->request);
+}
+
 static bool publish_locally(struct master *m, struct child *c, const struct relay_message *msg)
 {
 	struct seq_message s = {
@@ -167,18 +176,23 @@ static bool publish_locally(struct master *m, struct child *c, const struct rela
 		.is_trusted = true,
 		.max_size = UINT32_MAX,
 		.time_ns = clock_mono_ns(),
+		.count = count_number(m, c, msg),
 	};
 	struct seq_outcome out;
 	enum seq_result r;
 
 	set_publisher(&s, c->slot, c->incarnation, msg->request);
 	r = seq_publish(&m->seq, &s, &out);
+	if (r != SEQ_DONE)
+		reached_drop(m, s.count);
 	if (r == SEQ_FULL) {
 		status_ring_full(m);
 		return false;
 	}
 	if (r == SEQ_DONE)
 		count_own(m, msg);
+	if (r == SEQ_DONE && reached_begin(m, s.count, out.entry, REC_OFF, &out))
+		return true;
 	if (c->pid != 0)
 		answer(m, c->reader, msg->request, r == SEQ_DONE ? REC_OFF : out.why, &out);
 	return true;
@@ -198,13 +212,20 @@ static bool publish_to_redis(struct master *m, struct child *c, const struct rel
 		return true;
 	}
 	if (msg->request != 0)
-		token = (struct redis_token){c->slot, c->incarnation, msg->request};
+		token = (struct redis_token){.slot = c->slot,
+					     .incarnation = c->incarnation,
+					     .request = msg->request,
+					     .count = count_number(m, c, msg)};
+	token.asks = token.count != 0 && reached_asks_others(m);
 	/* What happens next may happen inside: on_publication() answers for what does not need Redis. */
 	if (redis_publish(m->redis, msg->ns, msg->room, channel, sub, msg->opcode, msg->payload, token) ==
 	    REDIS_FULL) {
+		reached_drop(m, token.count);
 		m->is_redis_full = true;
 		return false;
 	}
+	if (token.asks)
+		reached_sent(m, token.count, redis_last_id(m->redis), family != NULL);
 	count_own(m, msg);
 	return true;
 }
@@ -268,6 +289,7 @@ static bool on_publication(void *arg, const struct redis_publication *pub)
 		.time_ns = pub->time_ns,
 	};
 	struct seq_outcome out;
+	enum rec_answer what;
 	enum seq_result r;
 
 	/* Whoever may PUBLISH to Redis may not speak for a namespace that does not say so. */
@@ -278,17 +300,22 @@ static bool on_publication(void *arg, const struct redis_publication *pub)
 	/* An own message was checked when it came up; another host's may be one of a client there. */
 	s.max_size = pub->origin == 0 ? ns->max_publication : is_own ? UINT32_MAX : max_of_replica(ns);
 	set_publisher(&s, pub->token.slot, pub->token.incarnation, pub->token.request);
+	s.count = pub->is_asking ? reached_new_other(m, pub->origin, pub->id) : pub->token.count;
 	r = seq_publish(&m->seq, &s, &out);
 	if (r == SEQ_FULL) {
+		if (pub->is_asking)
+			reached_drop(m, s.count);
 		status_ring_full(m);
 		return false;
 	}
 	if (!is_own && r == SEQ_DONE)
 		count_add(&m->count->ns[ns->id].pub_redis, 1);
+	what = r == SEQ_DROPPED ? out.why : pub->local ? REC_QUEUED : REC_SENT;
+	if (!reached_begin(m, s.count, out.entry, what, &out))
+		answer_token(m, pub->token, what, &out);
 	if (r == SEQ_DONE && ns->offline_max > 0 && ns->envelope == CFG_ENVELOPE_JSON)
 		offline_publication(m, ns, pub->origin,
 				    pub->envelope != NULL ? pub->envelope : &m->seq.envelope);
-	answer_token(m, pub->token, r == SEQ_DROPPED ? out.why : pub->local ? REC_QUEUED : REC_SENT, &out);
 	return true;
 }
 
@@ -302,7 +329,16 @@ static void on_published(void *arg, struct redis_token token, bool ok)
 {
 	const struct seq_outcome none = {0};
 
+	if (ok && reached_begin(arg, token.count, NULL, REC_SENT, &none))
+		return;
+	if (!ok)
+		reached_drop(arg, token.count);
 	answer_token(arg, token, ok ? REC_SENT : REC_OVERLOADED, &none);
+}
+
+static void on_receivers(void *arg, struct redis_token token, uint64_t receivers, bool is_own)
+{
+	reached_receivers(arg, token.count, receivers, is_own);
 }
 
 static void on_state(void *arg, bool up)
@@ -456,6 +492,7 @@ static int start_links(struct master *m)
 		.on_publication = on_publication,
 		.on_subscribed = on_subscribed,
 		.on_published = on_published,
+		.on_receivers = on_receivers,
 		.on_state = on_state,
 		.on_gap = on_gap,
 		.on_room = on_room,

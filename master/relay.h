@@ -23,6 +23,7 @@ struct relay_message {
 	const struct envelope *envelope; /* json: relay_publish() sets it */
 	uint8_t opcode, source;
 	bool is_rule;     /* of a client, but the words are the configuration's (UP_RULE) */
+	bool wants_count; /* UP_COUNT */
 	uint32_t request; /* uplink.h */
 };
 

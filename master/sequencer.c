@@ -324,7 +324,7 @@ static void commit(struct sequencer *s, struct interest_entry *e, const struct s
 		.id = m->id,
 		.slot = m->slot,
 		.incarnation = m->incarnation,
-		.arg = {m->tag},
+		.arg = {m->tag, m->count},
 	};
 	/* A record without payload still has a frame: its pointer must not be NULL. */
 	struct slice payload = {v->payload.p == NULL ? "" : v->payload.p, v->payload.len};
@@ -388,6 +388,7 @@ static enum seq_result publish_to(struct sequencer *s, const struct seq_message 
 	commit(s, e, m, v);
 	out->seq = e->seq;
 	out->epoch = seq_epoch(s, e);
+	out->entry = e;
 	return SEQ_DONE;
 }
 

@@ -147,10 +147,12 @@ struct seq_message {
 	/* The publisher's worker and its number for it; slot REC_ALL: none. */
 	uint16_t slot;
 	uint32_t incarnation, tag;
+	uint32_t count; /* not 0: workers with interest tell UP_MATCHED under it */
 };
 
 struct seq_outcome {
 	uint64_t seq, epoch; /* SEQ_DONE */
+	const struct interest_entry *entry; /* ... the channel, until the next call; NULL: nobody here wants it */
 	enum rec_answer why; /* SEQ_DROPPED: REC_OVERLOADED or behind it */
 };
 

@@ -13,6 +13,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "master/drain.h"
+#include "master/reached.h"
 #include "master/presence.h"
 #include "master/reload.h"
 #include "master/spawn.h"
@@ -318,6 +319,7 @@ static void reap(struct master *m, struct child *c, int status)
 	seq_reader_remove(&m->seq, c->reader);
 	presence_worker_died(m, c);
 	survey_worker_died(m, c);
+	reached_worker_died(m, c);
 	zero_gauges(m, c);
 	child_move(m, c, WORKER_DRAIN);
 	supervise_bury(m, c);

@@ -24,7 +24,8 @@ enum rec_type {
 	/* Control, addressed to one worker (slot and incarnation), or to all (slot REC_ALL). */
 	REC_SUBSCRIBED, /* ns, room: the channel's membership may begin at this record. arg[0]: 1 = Redis did not
 			 * confirm in time */
-	REC_ANSWER,     /* to one publish request. id: the request; seq; arg[0]: enum rec_answer; arg[1]: epoch */
+	REC_ANSWER,     /* to one publish request. id: the request; seq; arg[0]: enum rec_answer; arg[1]: epoch; payload:
+			 * struct rec_counts, if counts were asked for and are known */
 	REC_DRAIN,      /* leave service. arg[0]: close code (0: wait for the clients to leave), arg[1]: ms to spread
 			 * the closes over */
 	REC_ACCEPT,     /* arg[0]: 1 = accept, 0 = pause (WINCH) */
@@ -56,6 +57,12 @@ enum rec_reply { REC_REPLY_OK, REC_REPLY_NONE, REC_REPLY_UNAVAILABLE, REC_REPLY_
 enum survey_kind { SURVEY_CHANNELS = 1 };
 
 #define REC_ALL UINT16_MAX
+
+/* Whom a publication reached, or will: on this host, and with Redis up on all. */
+struct rec_counts {
+	uint64_t sockets, users; /* users: an estimate where there are many (UP_MATCHED_MAX in uplink.h) */
+	uint64_t is_partial;     /* 1: not all workers and replicas have told in time */
+};
 
 struct rec {
 	_Atomic uint64_t next; /* position of the channel's next record, 0 = none yet; the one field written after

@@ -603,9 +603,10 @@ static void broadcast_answered(struct admin_conn *a, uint32_t request, const str
 	admin_answered(a);
 }
 
-void admin_answer(struct worker *w, uint32_t request, enum rec_answer what, uint64_t seq, uint64_t epoch)
+void admin_answer(struct worker *w, uint32_t request, enum rec_answer what, uint64_t seq, uint64_t epoch,
+		  const struct rec_counts *counts)
 {
-	const struct api_answer answer = {what, seq, epoch};
+	const struct api_answer answer = {what, seq, epoch, *counts};
 
 	for (struct admin_conn *a = w->admin->first; a != NULL; a = a->next) {
 		if (api_broadcast_asked(a, request)) {

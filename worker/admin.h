@@ -80,6 +80,7 @@ void api_ask(struct admin_conn *a, const struct ask *q);
 struct api_answer {
 	enum rec_answer what;
 	uint64_t seq, epoch;
+	struct rec_counts counts;
 };
 
 /* {"result":{...}} or {"error":{...}}. 0, or -1 (ENOMEM). The strings of an error are constants that need no
@@ -92,6 +93,8 @@ uint32_t api_take_requests(struct admin *ad, uint32_t n);
 
 /* POST /api/publish: the body is complete. Answers, or makes the connection WAITING. */
 void api_publish(struct admin_conn *a, struct slice body);
+/* What a->publish says, up the uplink; the answer shall count. */
+enum publish_result api_send(struct admin_conn *a, uint32_t request) MUST_CHECK;
 /* Offer the message to the uplink again. */
 void api_publish_again(struct admin_conn *a);
 void api_publish_answer(struct admin_conn *a, const struct api_answer *answer);

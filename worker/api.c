@@ -43,6 +43,9 @@ int api_put_answer(struct buf *b, struct slice channel, const struct api_answer 
 	if (buf_puts(b, "{\"result\":{\"channel\":") == -1 || json_put_string(b, channel) == -1 ||
 	    buf_printf(b, ",\"seq\":%" PRIu64 ",\"epoch\":\"%016" PRIx64 "\",\"redis\":\"%s\"", answer->seq,
 		       answer->epoch, v->redis) == -1 ||
+	    buf_printf(b, ",\"sockets\":%" PRIu64 ",\"users\":%" PRIu64 ",\"partial\":%s",
+		       answer->counts.sockets, answer->counts.users,
+		       answer->counts.is_partial && v->dropped == NULL ? "true" : "false") == -1 ||
 	    (v->dropped != NULL && buf_printf(b, ",\"dropped\":\"%s\"", v->dropped) == -1))
 		return -1;
 	return buf_puts(b, "}}");
@@ -56,10 +59,17 @@ uint32_t api_take_requests(struct admin *ad, uint32_t n)
 	return (ad->next_request - n + 1) | UP_REQUEST_ANSWER;
 }
 
+enum publish_result api_send(struct admin_conn *a, uint32_t request)
+{
+	static const struct publish_extra extra = {.flags = UP_COUNT};
+
+	return publish_with(a->worker, a->publish.ns, a->publish.room, a->publish.opcode, a->publish.payload,
+			    CFG_SRC_API, request, &extra);
+}
+
 void api_publish_again(struct admin_conn *a)
 {
-	a->is_unsent = publish_message(a->worker, a->publish.ns, a->publish.room, a->publish.opcode,
-				       a->publish.payload, CFG_SRC_API, a->request) == PUBLISH_BUSY;
+	a->is_unsent = api_send(a, a->request) == PUBLISH_BUSY;
 }
 
 void api_publish(struct admin_conn *a, struct slice body)

@@ -124,9 +124,7 @@ bool api_broadcast_again(struct admin_conn *a)
 			item->code = a->publish.code;
 			item->message = a->publish.message;
 			b->n_done++;
-		} else if (publish_message(a->worker, a->publish.ns, a->publish.room, a->publish.opcode,
-					   a->publish.payload, CFG_SRC_API,
-					   b->first + b->next) == PUBLISH_BUSY) {
+		} else if (api_send(a, b->first + b->next) == PUBLISH_BUSY) {
 			a->is_unsent = true;
 			return false;
 		}

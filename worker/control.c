@@ -162,6 +162,16 @@ static void tell_channels(struct worker *w, uint32_t survey)
 	buf_free(&one);
 }
 
+static void answered(struct worker *w, const struct rec *h, struct slice payload)
+{
+	/* Not counted in time, or not at all. */
+	struct rec_counts counts = {.is_partial = 1};
+
+	if (payload.len == sizeof(counts))
+		memcpy(&counts, payload.p, sizeof(counts));
+	admin_answer(w, (uint32_t)h->id, (enum rec_answer)h->arg[0], h->seq, h->arg[1], &counts);
+}
+
 void control_handle(struct worker *w, const struct rec *h, struct slice room, struct slice payload)
 {
 	switch ((enum rec_type)h->type) {
@@ -169,7 +179,7 @@ void control_handle(struct worker *w, const struct rec *h, struct slice room, st
 		subscribed(w, h, room, payload);
 		break;
 	case REC_ANSWER:
-		admin_answer(w, (uint32_t)h->id, (enum rec_answer)h->arg[0], h->seq, h->arg[1]);
+		answered(w, h, payload);
 		break;
 	case REC_DRAIN:
 		drain(w, (uint16_t)h->arg[0], h->arg[1]);

@@ -522,7 +522,7 @@ static uint64_t read_batch(struct worker *w, uint64_t pos, struct rec *h, bool *
 		else if (h->type == REC_ANSWER && is_for_us(w, h)) {
 			/* Of no order with what clients get: an HTTP publisher shall not wait for the
 			 * fan-out, nor cut the batch in pieces. */
-			control_handle(w, h, (struct slice){0}, (struct slice){0});
+			control_handle(w, h, (struct slice){0}, rec_payload(h, ring_at(&w->ring, pos)));
 		} else if (is_for_us(w, h)) {
 			*control = true;
 			return pos;

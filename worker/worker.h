@@ -200,7 +200,8 @@ void admin_tick(struct worker *w);
 /* Is nobody waiting for an answer, or about to ask? (before the worker exits) */
 bool admin_is_quiet(const struct worker *w);
 /* REC_ANSWER for `request` arrived. */
-void admin_answer(struct worker *w, uint32_t request, enum rec_answer answer, uint64_t seq, uint64_t epoch);
+void admin_answer(struct worker *w, uint32_t request, enum rec_answer answer, uint64_t seq, uint64_t epoch,
+		  const struct rec_counts *counts);
 /* The uplink has space again. */
 void admin_resume(struct worker *w);
 

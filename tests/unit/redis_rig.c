@@ -380,7 +380,7 @@ struct redis_sub *rig_subscribe(struct rig_node *n, const char *channel)
 enum redis_result rig_say(struct rig_node *n, const char *channel, struct redis_sub *sub, const char *text,
 			  uint32_t request)
 {
-	struct redis_token token = {3, 4, request};
+	struct redis_token token = {.slot = 3, .incarnation = 4, .request = request};
 	struct slice payload = {text, strlen(text)};
 	struct buf object = {0};
 	enum redis_result res;

@@ -218,8 +218,10 @@ static void publish_and_be_answered(void **state)
 	expect(fd, "HTTP/1.1 100 Continue\r\n\r\n");
 	say(fd, body);
 	expect(fd, "HTTP/1.1 200");
-	assert_non_null(strstr(answer, "{\"result\":{\"channel\":\"demo:a\",\"seq\":1,\"epoch\":"
-				       "\"0000000000000063\",\"redis\":\"off\"}}"));
+	assert_non_null(strstr(
+		answer,
+		"{\"result\":{\"channel\":\"demo:a\",\"seq\":1,\"epoch\":"
+		"\"0000000000000063\",\"redis\":\"off\",\"sockets\":3,\"users\":2,\"partial\":false}}"));
 	rig_expect(&r, &c, "{\"x\": 1}");
 	/* Chunked, and the next request right behind it. */
 	say(fd, "POST /api/publish HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"

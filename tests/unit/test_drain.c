@@ -14,6 +14,7 @@
 #include "master/ask.h"
 #include "master/drain.h"
 #include "master/presence.h"
+#include "master/reached.h"
 #include "master/relay.h"
 #include "master/subscribe.h"
 #include "master/supervise.h"
@@ -111,6 +112,15 @@ bool presence_told(struct master *master, struct child *c, const struct cfg_name
 	seen.sum = sum_of(user.p, user.len);
 	seen.sockets = sockets;
 	return user.len > 0;
+}
+
+bool reached_told(struct master *master, const struct child *c, uint32_t number, struct slice payload)
+{
+	(void)master;
+	seen.told = number;
+	seen.source[0] = (uint8_t)c->slot;
+	seen.sum = sum_of(payload.p, payload.len);
+	return payload.len > 0;
 }
 
 void survey_told(struct master *master, const struct child *c, uint32_t number, bool has_more, struct slice payload)

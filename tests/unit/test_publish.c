@@ -295,7 +295,8 @@ static void a_broadcast_has_an_answer_for_each_channel(void **state)
 	assert_memory_equal(answer, "HTTP/1.1 200", 12);
 	assert_non_null(strstr(answer, "{\"result\":{\"responses\":[{\"result\":{\"channel\":\"demo:a\","
 				       "\"seq\":1,\"epoch\":\"0000000000000063\","
-				       "\"redis\":\"off\"}},{\"error\":{\"code\":\"unknown_namespace\""));
+				       "\"redis\":\"off\",\"sockets\":3,\"users\":2,\"partial\":false}},"
+				       "{\"error\":{\"code\":\"unknown_namespace\""));
 	assert_non_null(strstr(
 		answer,
 		"}},{\"error\":{\"code\":\"bad_request\",\"message\":\"channel: a string is required\"}},"

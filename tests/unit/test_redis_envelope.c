@@ -1,6 +1,7 @@
-/* LINK: tests/unit/redis_rig.c master/redis.c master/redis_own.c master/redis_pending.c master/redis_subs.c
- *       master/redis_link.c master/redis_hello.c master/redis_reply.c master/redis_dial.c master/redis_tls.c
- *       master/redis_resolve.c master/redis_form.c */
+/* LINK: tests/unit/redis_rig.c master/redis.c master/redis_own.c master/redis_pending.c
+ *       master/redis_subs.c master/redis_link.c master/redis_link_in.c master/redis_hello.c
+ *       master/redis_reply.c master/redis_dial.c master/redis_tls.c master/redis_resolve.c
+ *       master/redis_form.c master/redis_route.c master/redis_watch.c */
 /* Json namespaces on Redis: one channel for everybody, on which own messages are known by their keys alone.
  */
 #include "tests/unit/redis_rig.h"

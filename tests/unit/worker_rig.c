@@ -434,8 +434,12 @@ static void publication(struct rig *r, const struct up_rec *h, struct slice room
 	publish_tagged(r, ch, h->opcode, payload.p, payload.len, wants_answer ? 0 : h->request, 0);
 	if (wants_answer && r->auto_answer) {
 		struct rec a = {.type = REC_ANSWER, .id = h->request, .seq = ch->seq, .arg = {REC_OFF, 99}};
+		struct rec_counts counts = {.sockets = 3, .users = 2};
 
-		rig_control(r, &a, (struct slice){0});
+		rig_control_payload(r, &a, (struct slice){0},
+				    (h->flags & UP_COUNT) != 0
+					    ? (struct slice){(const char *)&counts, sizeof(counts)}
+					    : (struct slice){0});
 	}
 }
 
