@@ -521,6 +521,38 @@ static void skipping_targeted_records_repeats_nothing(void **state)
 	end();
 }
 
+/* What it has got in the meantime, of either kind, is not counted. */
+static void catching_up_counts_what_it_has_got(void **state)
+{
+	struct rig_client a;
+
+	(void)state;
+	rig_init(&r);
+	r.config.limits.slow_timeout = 5000;
+	start();
+	join_as(&a, "/skip/x", 4096, "7", NULL);
+	to_users(RIG_SKIP, LIST("7"), text_of("1", 20000)); /* half-sent */
+	for (int i = 0; i < 3; i++) {
+		to_users(RIG_SKIP, LIST("7"), text_of("2", 100));
+		to_room(RIG_SKIP, "x", text_of("3", 100));
+	}
+	to_users(RIG_SKIP, LIST("7"), text_of("4", 30000)); /* half-sent again */
+	to_room(RIG_SKIP, "x", text_of("-", 100));
+	to_users(RIG_SKIP, LIST("7"), text_of("-", 100));
+	to_room(RIG_SKIP, "x", text_of("-", 100));
+	to_room(RIG_SKIP, "x", text_of("5", 100));
+	rig_settle(&r);
+	while (rig_conn(&r, &a)->ext->owed > 2) {
+		rig_read(&a, 2000);
+		rig_turn(&r);
+	}
+	assert_true(rig_conn(&r, &a)->ext->off > 0);
+	rig_pass(&r, 6000);
+	expect_texts(&a, LIST("1", "2", "3", "2", "3", "2", "3", "4", "5"));
+	assert_int_equal(count_get(&r.w->count->ns[RIG_SKIP + 3].dropped[COUNT_DROPPED_slow_skip]), 3);
+	end();
+}
+
 static void who_lags_behind_its_targeted_records_is_closed(void **state)
 {
 	struct rig_client a, b;
@@ -551,8 +583,9 @@ static int by_size(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* Nanoseconds of a targeted record for one user among `n` connections, all in one room or each in one of many: the lower
- * quartile of several thousand, each alone in its batch, since the machine does other things, too. */
+/* Nanoseconds of a targeted record for one user among `n` connections, all in one room or each in one of
+ * many: the lower quartile of several thousand, each alone in its batch, since the machine does other things,
+ * too. */
 static uint64_t cost_of(unsigned n, bool is_one_room)
 {
 	enum { RECORDS = 8000, SOME = 50 };
@@ -619,6 +652,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(records_for_others_are_passed_in_turns),
 		cmocka_unit_test(skipping_counts_what_was_for_it),
 		cmocka_unit_test(skipping_targeted_records_repeats_nothing),
+		cmocka_unit_test(catching_up_counts_what_it_has_got),
 		cmocka_unit_test(who_lags_behind_its_targeted_records_is_closed),
 		cmocka_unit_test(cost_is_that_of_the_matches),
 	};
@@ -627,8 +661,8 @@ int main(int argc, char **argv)
 	if (argc > 1) {
 		unsigned n = (unsigned)strtoul(argv[1], NULL, 10);
 
-		printf("%u connections: one room %llu ns, own rooms %llu ns\n", n, (unsigned long long)cost_of(n, true),
-		       (unsigned long long)cost_of(n, false));
+		printf("%u connections: one room %llu ns, own rooms %llu ns\n", n,
+		       (unsigned long long)cost_of(n, true), (unsigned long long)cost_of(n, false));
 		return 0;
 	}
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -158,6 +158,38 @@ static void claims_come_and_go(void **state)
 	end();
 }
 
+/* A namespace without rooms: the channel that is held has members and waiters of its own, who may go first.
+ */
+static void a_held_channel_outlives_its_own_clients(void **state)
+{
+	struct rig_client a, b, c;
+
+	(void)state;
+	begin();
+	rig_start(&r);
+	r.hold_control = true;
+	rig_dial(&r, &a, 0);
+	rig_request(&a, "/family");
+	rig_dial(&r, &b, 0);
+	rig_identify(&r, &b, "7", NULL);
+	rig_request(&b, "/family");
+	rig_settle(&r);
+	rig_hang_up(&a);
+	rig_settle(&r);
+	rig_check(&r);
+	r.hold_control = false;
+	rig_settle(&r);
+	rig_read(&b, 0);
+	assert_true(rig_take_101(&b));
+	rig_connect(&r, &c, "/family", 0);
+	rig_check(&r);
+	rig_hang_up(&b);
+	rig_settle(&r);
+	rig_check(&r);
+	rig_hang_up(&c);
+	end();
+}
+
 static void many_wait_and_all_come_in(void **state)
 {
 	enum { N = 300 };
@@ -311,6 +343,7 @@ int main(void)
 		cmocka_unit_test(sockets_of_a_user_are_counted),
 		cmocka_unit_test(presence_is_by_room),
 		cmocka_unit_test(claims_come_and_go),
+		cmocka_unit_test(a_held_channel_outlives_its_own_clients),
 		cmocka_unit_test(many_wait_and_all_come_in),
 		cmocka_unit_test(the_newest_authorization_says_which_groups),
 		cmocka_unit_test(groups_change_at_runtime),
