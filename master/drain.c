@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/room.h"
 #include "common/wsframe.h"
+#include "master/admit.h"
 #include "master/ask.h"
 #include "master/presence.h"
 #include "master/reached.h"
@@ -97,6 +98,7 @@ static const char *handle_control(struct master *m, struct child *c, const struc
 		return NULL;
 	case UP_ADMIT:
 	case UP_RELEASE:
+		return admit_told(m, c, v) ? NULL : "limit";
 	case UP_PUBLISH:
 	case UP_CHUNK:
 	case UP_REQUEST:

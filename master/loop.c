@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "master/admit.h"
 #include "master/drain.h"
 #include "master/master.h"
 #include "master/nodes.h"
@@ -64,6 +65,7 @@ static void on_prepare_drain(struct ev_loop *loop, ev_prepare *prepare, int even
 	(void)events;
 	m->has_more = drain_turn(m);
 	m->has_more = presence_turn(m) || m->has_more;
+	m->has_more = admit_turn(m) || m->has_more;
 	sweep_created(m);
 }
 

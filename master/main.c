@@ -9,6 +9,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "master/admit.h"
 #include "master/config_load.h"
 #include "master/control.h"
 #include "master/drain.h"
@@ -71,7 +72,7 @@ static int start(struct master *m, struct config *c, struct buf *errors)
 	if (m->loop == NULL)
 		return -1;
 	master_watch(m);
-	if (presence_start(m) == -1 || store_start(m) == -1 || nodes_start(m) == -1 ||
+	if (presence_start(m) == -1 || store_start(m) == -1 || admit_start(m) == -1 || nodes_start(m) == -1 ||
 	    reached_start(m) == -1 || survey_start(m) == -1 || control_start(m) == -1 || relay_start(m) == -1)
 		return -1;
 	signals_start(m);
@@ -95,6 +96,7 @@ static void finish(struct master *m)
 		nodes_stop(m);
 		presence_stop(m);
 		store_stop(m);
+		admit_stop(m);
 		signals_stop(m);
 		master_unwatch(m);
 		ev_loop_destroy(m->loop);

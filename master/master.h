@@ -21,6 +21,7 @@
  *    control.c     orders to all workers of all replicas
  *    survey.c      questions to all workers
  *    crowd.c       how many users a namespace has
+ *    admit*.c      limits by user and address
  *    status.c      what the workers show about the master
  *    redis*.c      the Redis links
  *    store.c       what Redis keeps for clients: values, receipts, messages for who is away
@@ -82,6 +83,7 @@ struct child {
 	int wake_fd;
 
 	uint16_t presence_reader; /* presence.c: its number there + 1; 0 = none */
+	struct admit_reader *admit; /* admit.c; NULL: nothing is counted for it */
 
 	uint64_t control_pos, data_pos; /* read so far */
 	struct assembly assembly;
@@ -183,6 +185,7 @@ struct master {
 	struct nodes *nodes;
 	struct surveys *surveys;
 	struct reached *reached;
+	struct admit_table *admit;
 
 	char *pid_file;            /* NULL: none written */
 	int pid_fd;                /* locked while we live */

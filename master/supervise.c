@@ -12,6 +12,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "master/admit.h"
 #include "master/drain.h"
 #include "master/reached.h"
 #include "master/presence.h"
@@ -320,6 +321,7 @@ static void reap(struct master *m, struct child *c, int status)
 	presence_worker_died(m, c);
 	survey_worker_died(m, c);
 	reached_worker_died(m, c);
+	admit_worker_died(m, c);
 	zero_gauges(m, c);
 	child_move(m, c, WORKER_DRAIN);
 	supervise_bury(m, c);

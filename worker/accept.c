@@ -97,6 +97,14 @@ void accept_tick(struct worker *w)
 	}
 }
 
+static void open_conn(struct worker *w, const struct acceptor *a, int fd)
+{
+	struct conn *c = conn_open(w, fd);
+
+	if (c != NULL && a->is_proxied)
+		c->flags |= CONN_PROXY;
+}
+
 /* Returns false when the queue is empty (or nothing more can be taken now). */
 static bool accept_one(struct worker *w, struct acceptor *a)
 {
@@ -117,7 +125,7 @@ static bool accept_one(struct worker *w, struct acceptor *a)
 	if (is_full(w) || is_over_limit(w))
 		refuse(w, fd);
 	else
-		(void)conn_open(w, fd);
+		open_conn(w, a, fd);
 	return true;
 }
 
@@ -197,6 +205,7 @@ int accept_start(struct worker *w)
 		a->worker = w;
 		a->fd = w->boot->listen_fds[i];
 		a->is_unix = w->config->listens[i].is_unix;
+		a->is_proxied = w->config->listens[i].proxy_protocol;
 		set_inherited(w, a);
 		ev_io_init(&a->io, on_acceptable, a->fd, EV_READ);
 		a->io.data = a;

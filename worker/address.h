@@ -23,6 +23,15 @@ struct address {
 	uint8_t ip[16];
 };
 
+static inline struct address address_of(bool is_known, const uint8_t ip[16])
+{
+	struct address a = {is_known, {0}};
+
+	for (int i = 0; i < 16; i++)
+		a.ip[i] = ip[i];
+	return a;
+}
+
 /* Who is at the other end of the socket; unknown for a unix socket. */
 struct address address_peer(int fd);
 

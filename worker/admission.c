@@ -1,15 +1,13 @@
 #include "worker/admission.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "common/log.h"
 #include "worker/auth.h"
 #include "worker/input.h"
 #include "worker/kept.h"
+#include "worker/limits.h"
 #include "worker/output.h"
 #include "worker/place.h"
 #include "worker/rules.h"
@@ -32,43 +30,12 @@ static const struct cfg_namespace *ns_of(const struct worker *w, const struct co
 	return &w->config->namespaces[c->ns];
 }
 
-/* ---------------------------------------------------------------- address */
-
-/* IPv4 mapped into IPv6. False: not an address of a network. */
-static bool peer_address(const struct conn *c, uint8_t address[16])
-{
-	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
-	struct sockaddr_storage s;
-	socklen_t len = sizeof(s);
-
-	if (getpeername(c->fd, (struct sockaddr *)&s, &len) == -1)
-		return false;
-	if (s.ss_family == AF_INET) {
-		memcpy(address, mapped, sizeof(mapped));
-		memcpy(address + 12, &((struct sockaddr_in *)&s)->sin_addr, 4);
-		return true;
-	}
-	if (s.ss_family != AF_INET6)
-		return false;
-	memcpy(address, &((struct sockaddr_in6 *)&s)->sin6_addr, 16);
-	return true;
-}
-
 void admission_address(const struct worker *w, const struct conn *c, char dst[ADMISSION_ADDRESS_SIZE])
 {
 	const struct session *s = session_of(w, c);
-	uint8_t address[16];
-	bool is_mapped;
+	const struct address a = s == NULL ? address_peer(c->fd) : address_of(s->has_address, s->address);
 
-	dst[0] = '\0';
-	if (s != NULL && s->has_address)
-		memcpy(address, s->address, sizeof(address));
-	else if (!peer_address(c, address))
-		return;
-	is_mapped = IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)address);
-	if (inet_ntop(is_mapped ? AF_INET : AF_INET6, is_mapped ? address + 12 : address, dst,
-		      ADMISSION_ADDRESS_SIZE) == NULL)
-		dst[0] = '\0';
+	address_text(&a, dst);
 }
 
 /* ---------------------------------------------------------------- refusals */
@@ -81,11 +48,11 @@ static void log_refusal(const struct worker *w, const struct conn *c, const stru
 	char address[ADMISSION_ADDRESS_SIZE];
 	struct log_quoted room, who, text;
 
-	if (!log_on(LOG_INFO))
+	if (r->is_quiet || !log_on(LOG_INFO))
 		return;
 	if (s != NULL && s->who != NULL && s->who->user.len > 0)
 		user = s->who->user;
-	admission_address(w, c, address);
+	address_text(&a->from, address);
 	log_event(LOG_INFO, "refused", "ns=%s room=%s user=%s addr=%s code=%d reason=%s msg=%s",
 		  ns_of(w, c)->name, log_quote(&room, a->h.room, a->h.room_len),
 		  log_quote(&who, user.p, user.len), address,
@@ -115,7 +82,7 @@ void admission_refuse(struct worker *w, struct conn *c, const struct admission *
 static void refuse(struct worker *w, struct conn *c, const struct admission *a, enum count_refused why,
 		   int status, uint16_t code, const char *reason)
 {
-	const struct admission_refusal r = {why, status, code, {reason, strlen(reason)}};
+	const struct admission_refusal r = {why, status, code, {reason, strlen(reason)}, false};
 
 	admission_refuse(w, c, a, &r);
 }
@@ -128,12 +95,34 @@ static void refuse_failed(struct worker *w, struct conn *c, const struct admissi
 
 /* ---------------------------------------------------------------- steps */
 
+/* Who the client is, and whether it comes too fast. Before all else: a storm shall not reach the hook. */
+static enum admit step_rate(struct worker *w, struct conn *c, struct admission *a, const struct request *rq)
+{
+	char address[ADMISSION_ADDRESS_SIZE];
+	uint8_t key[16];
+	uint32_t n;
+
+	if (!a->from.is_known)
+		a->from = address_peer(c->fd);
+	a->from = address_client(w->config, &a->from, rq->p, rq->head);
+	if (limits_connect(w, &a->from))
+		return ADMIT_NEXT;
+	count_add(&w->count->refused[COUNT_REFUSED_rate], 1);
+	address_key(&a->from, key);
+	limits_said(w, COUNT_REFUSED_rate, (struct slice){(const char *)key, sizeof(key)}, &n);
+	address_text(&a->from, address);
+	if (n > 0)
+		log_event(LOG_INFO, "refused", "ns=%s addr=%s code=429 reason=rate total=%u",
+			  ns_of(w, c)->name, address, n);
+	input_answer(w, c, 429);
+	return ADMIT_OVER;
+}
+
 static enum admit step_session(struct worker *w, struct conn *c, struct admission *a,
 			       const struct request *rq)
 {
 	struct session *s;
 
-	(void)a;
 	(void)rq;
 	if (!session_is_needed(w, ns_of(w, c)))
 		return ADMIT_NEXT;
@@ -142,8 +131,8 @@ static enum admit step_session(struct worker *w, struct conn *c, struct admissio
 		input_refuse(w, c, 503, "no_memory");
 		return ADMIT_OVER;
 	}
-	if (!s->has_address)
-		s->has_address = peer_address(c, s->address);
+	s->has_address = a->from.is_known;
+	memcpy(s->address, a->from.ip, sizeof(s->address));
 	return ADMIT_NEXT;
 }
 
@@ -170,7 +159,8 @@ static enum admit judge(struct worker *w, struct conn *c, struct admission *a, s
 
 	s->who = who;
 	if (!who->is_allowed) {
-		const struct admission_refusal r = {COUNT_REFUSED_auth, who->status, who->code, who->reason};
+		const struct admission_refusal r = {COUNT_REFUSED_auth, who->status, who->code, who->reason,
+						    false};
 
 		admission_refuse(w, c, a, &r);
 		return ADMIT_OVER;
@@ -208,6 +198,40 @@ static enum admit step_auth(struct worker *w, struct conn *c, struct admission *
 	}
 	refuse_failed(w, c, a);
 	return ADMIT_OVER;
+}
+
+/* Ask the master whether there may be one more. */
+static enum admit ask_limit(struct worker *w, struct conn *c, enum up_limit what, struct slice key)
+{
+	c->state = CONN_JOINING;
+	if (limits_ask(w, c, what, key) == 0)
+		return ADMIT_WAIT;
+	input_refuse(w, c, 503, "no_memory");
+	return ADMIT_OVER;
+}
+
+static enum admit step_limit_address(struct worker *w, struct conn *c, struct admission *a,
+				     const struct request *rq)
+{
+	uint8_t key[16];
+
+	(void)rq;
+	if (w->config->limits.per_address == 0 || !a->from.is_known)
+		return ADMIT_NEXT;
+	address_key(&a->from, key);
+	return ask_limit(w, c, UP_LIMIT_ADDRESS, (struct slice){(const char *)key, sizeof(key)});
+}
+
+static enum admit step_limit_user(struct worker *w, struct conn *c, struct admission *a,
+				  const struct request *rq)
+{
+	const struct session *s = session_of(w, c);
+
+	(void)a;
+	(void)rq;
+	if (w->config->limits.per_user == 0 || s->who == NULL || s->who->user.len == 0)
+		return ADMIT_NEXT;
+	return ask_limit(w, c, UP_LIMIT_USER, s->who->user);
 }
 
 static enum admit step_prepare(struct worker *w, struct conn *c, struct admission *a,
@@ -272,8 +296,9 @@ static enum admit step_join(struct worker *w, struct conn *c, struct admission *
 }
 
 static enum admit (*const steps[])(struct worker *, struct conn *, struct admission *,
-				   const struct request *) = {step_session, step_user, step_auth,
-							      step_prepare, step_kept, step_join};
+				   const struct request *) = {
+	step_rate,       step_session, step_user, step_auth, step_limit_address,
+	step_limit_user, step_prepare, step_kept, step_join};
 
 /* Keep what the rest of the way needs. */
 static int keep(struct conn *c, const struct admission *a)
@@ -340,6 +365,31 @@ void admission_verdict(struct worker *w, struct conn *c, struct identity *who)
 		run(w, c, a, NULL);
 }
 
+/* The master has said no. One line for each user or address in a while: there may be many. */
+static void refuse_over(struct worker *w, struct conn *c, enum up_limit what)
+{
+	const struct session *s = session_of(w, c);
+	struct admission_refusal r = {COUNT_REFUSED_per_user, 429, 1008, {"too many connections", 20}, false};
+	struct slice key = what == UP_LIMIT_USER
+				   ? s->who->user
+				   : (struct slice){(const char *)s->address, sizeof(s->address)};
+	uint32_t n;
+
+	if (what == UP_LIMIT_ADDRESS)
+		r.why = COUNT_REFUSED_per_address;
+	limits_said(w, (uint16_t)r.why, key, &n);
+	r.is_quiet = n == 0;
+	admission_refuse(w, c, c->ext->admission, &r);
+}
+
+void admission_admitted(struct worker *w, struct conn *c, enum up_limit what, bool may_come)
+{
+	if (may_come)
+		run(w, c, c->ext->admission, NULL);
+	else
+		refuse_over(w, c, what);
+}
+
 void user_prepared(struct worker *w, struct conn *c)
 {
 	run(w, c, c->ext->admission, NULL);
@@ -352,7 +402,9 @@ void admission_go_on(struct worker *w, struct conn *c)
 
 void admission_expired(struct worker *w, struct conn *c)
 {
-	if (c->state == CONN_AUTHORIZING)
+	if (c->flags & CONN_PROXY)
+		input_refuse_proxy(w, c);
+	else if (c->state == CONN_AUTHORIZING)
 		refuse_failed(w, c, c->ext->admission);
 	else
 		input_refuse(w, c, 408, "timeout");
@@ -391,7 +443,8 @@ static void welcome(struct worker *w, struct conn *c, struct slice answer)
 		c->ext->admission = NULL;
 	}
 	if (user_join(w, c) == -1 || buf_put(&out, answer.p, answer.len) == -1 ||
-	    first_frames(w, c, &out) == -1 || kept_put(w, c, (struct slice){first.p, first.len}, &out) == -1) {
+	    first_frames(w, c, &out) == -1 ||
+	    kept_put(w, c, (struct slice){first.p, first.len}, &out) == -1) {
 		input_refuse(w, c, 503, "no_memory");
 	} else {
 		auth_opened(w, c);

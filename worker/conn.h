@@ -23,6 +23,7 @@
 
 #include "common/buf.h"
 #include "common/config.h"
+#include "worker/address.h"
 #include "worker/session.h"
 #include "worker/wheel.h"
 
@@ -51,6 +52,7 @@ enum conn_flag {
 	CONN_SHUT = 128,      /* our side is shut down: only waiting for the peer's FIN */
 	CONN_MATCHED = 256,   /* fanout.c: has targeted records in the batch under way */
 	CONN_HELD = 512,      /* not read for a while: its rate (rate.h) */
+	CONN_PROXY = 1024,    /* HANDSHAKE: a PROXY header comes first */
 };
 
 struct conn {
@@ -80,7 +82,8 @@ _Static_assert(sizeof(struct conn) == 64, "conn: one cache line");
 struct conn_ext {
 	struct ws_in *ws;            /* unfinished input (ws.h) */
 	uint32_t ws_since;           /* ms when it began */
-	struct http_parser *http;    /* HANDSHAKE */
+	struct http_parser *http;    /* HANDSHAKE; NULL while a PROXY header is awaited */
+	struct address from;         /* HANDSHAKE: what the PROXY header said */
 	struct admission *admission; /* AUTHORIZING, and JOINING before the channel is asked for */
 	struct buf first;            /* JOINING: first frames that were asked for (kept.h) */
 	struct buf in;               /* HANDSHAKE: the head so far. Later: bytes behind a held message */

@@ -7,8 +7,9 @@
 #include "common/json.h"
 #include "common/log.h"
 #include "shm/uplink.h"
-#include "worker/input.h"
 #include "worker/command.h"
+#include "worker/input.h"
+#include "worker/limits.h"
 #include "worker/stats.h"
 #include "worker/worker.h"
 
@@ -201,6 +202,9 @@ void control_handle(struct worker *w, const struct rec *h, struct slice room, st
 	case REC_REPLY:
 		ask_reply(w, (uint32_t)h->id, (enum rec_reply)h->arg[0], payload);
 		break;
+	case REC_ADMIT:
+		limits_answer(w, (uint32_t)h->id, h->arg[0] != 0);
+		break;
 	case REC_CONTROL:
 		command_handle(w, payload);
 		break;
@@ -208,7 +212,6 @@ void control_handle(struct worker *w, const struct rec *h, struct slice room, st
 		if (h->arg[0] == SURVEY_CHANNELS)
 			tell_channels(w, (uint32_t)h->id);
 		break;
-	case REC_ADMIT:
 	case REC_PUBLICATION:
 		break;
 	}

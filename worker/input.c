@@ -9,7 +9,9 @@
 #include "common/log.h"
 #include "common/wsframe.h"
 #include "worker/admission.h"
+#include "worker/limits.h"
 #include "worker/output.h"
+#include "worker/proxy.h"
 #include "worker/rate.h"
 #include "worker/rules.h"
 #include "worker/worker.h"
@@ -85,7 +87,7 @@ void input_early(struct worker *w, struct conn *c, struct slice bytes)
 
 /* Judge the head as far as it has come. True: more is needed; false: decided, `c` may be gone. */
 static bool handshake_bytes(struct worker *w, struct conn *c, struct http_parser *parser, const char *head,
-			    size_t len)
+			    size_t len, const struct address *from)
 {
 	struct admission a;
 	int status;
@@ -99,6 +101,7 @@ static bool handshake_bytes(struct worker *w, struct conn *c, struct http_parser
 	case HTTP_DONE:
 		break;
 	}
+	a.from = *from;
 	status = handshake_check(w->config, parser, head, &a.h);
 	if (status != 0)
 		input_refuse(w, c, status, a.h.reason);
@@ -106,6 +109,61 @@ static bool handshake_bytes(struct worker *w, struct conn *c, struct http_parser
 		admission_begin(w, c, &a, parser, head,
 				(struct slice){head + parser->head_len, len - parser->head_len});
 	return false;
+}
+
+void input_refuse_proxy(struct worker *w, struct conn *c)
+{
+	const struct address peer = address_peer(c->fd);
+	char text[ADDRESS_TEXT_SIZE];
+	uint32_t n;
+
+	count_add(&w->count->refused[COUNT_REFUSED_proxy], 1);
+	limits_said(w, COUNT_REFUSED_proxy, (struct slice){(const char *)peer.ip, sizeof(peer.ip)}, &n);
+	address_text(&peer, text);
+	if (n > 0)
+		log_event(LOG_INFO, "refused", "addr=%s code=0 reason=proxy total=%u", text, n);
+	conn_drop(w, c, false, 1006);
+}
+
+/* A PROXY header at the beginning of what has come: *used becomes its length, *from what it says. False:
+ * there is more to come, or the connection is gone (*is_gone). */
+static bool proxy_bytes(struct worker *w, struct conn *c, const char *p, size_t len, size_t *used,
+			struct address *from, bool *is_gone)
+{
+	struct proxy_header h;
+
+	*is_gone = false;
+	switch (proxy_parse(p, len, &h)) {
+	case PROXY_MORE:
+		return false;
+	case PROXY_BAD:
+		input_refuse_proxy(w, c);
+		*is_gone = true;
+		return false;
+	case PROXY_DONE:
+		break;
+	}
+	c->flags &= (uint16_t)~CONN_PROXY;
+	*used = h.len;
+	*from = h.source;
+	return true;
+}
+
+/* Keep what is not enough to go on; parser NULL: not even the PROXY header is whole. */
+static void handshake_keep(struct worker *w, struct conn *c, struct slice bytes,
+			   const struct http_parser *parser, const struct address *from)
+{
+	struct conn_ext *x = conn_ext(c);
+
+	if (x != NULL && parser != NULL) {
+		x->http = malloc(sizeof(*x->http));
+		if (x->http != NULL)
+			*x->http = *parser;
+	}
+	if (x == NULL || (parser != NULL && x->http == NULL) || buf_put(&x->in, bytes.p, bytes.len) == -1)
+		input_refuse(w, c, 503, "no_memory");
+	else
+		x->from = *from;
 }
 
 /* recv() said 0 or an error before the handshake was over. */
@@ -123,29 +181,47 @@ static void handshake_first(struct worker *w, struct conn *c)
 	static char head[READ_BYTES]; /* static: one thread, and too large for the stack's taste */
 	static struct http_parser parser;
 	ssize_t n = recv(c->fd, head, sizeof(head), MSG_DONTWAIT);
-	struct conn_ext *x;
+	struct address from = {false, {0}};
+	bool is_gone;
+	size_t used = 0;
 
 	if (n <= 0) {
 		handshake_ended(w, c, n);
 		return;
 	}
-	http_init(&parser, &w->config->limits);
-	if (!handshake_bytes(w, c, &parser, head, (size_t)n))
-		return;
-	x = conn_ext(c);
-	if (x != NULL)
-		x->http = malloc(sizeof(*x->http));
-	if (x == NULL || x->http == NULL || buf_put(&x->in, head, (size_t)n) == -1) {
-		input_refuse(w, c, 503, "no_memory");
+	if ((c->flags & CONN_PROXY) && !proxy_bytes(w, c, head, (size_t)n, &used, &from, &is_gone)) {
+		if (!is_gone)
+			handshake_keep(w, c, (struct slice){head, (size_t)n}, NULL, &from);
 		return;
 	}
-	*x->http = parser;
+	http_init(&parser, &w->config->limits);
+	if (handshake_bytes(w, c, &parser, head + used, (size_t)n - used, &from))
+		handshake_keep(w, c, (struct slice){head + used, (size_t)n - used}, &parser, &from);
+}
+
+/* The PROXY header has been waited for. True: it is there now, and the head's turn has come. */
+static bool handshake_proxy(struct worker *w, struct conn *c)
+{
+	struct conn_ext *x = c->ext;
+	bool is_gone;
+	size_t used;
+
+	if (!proxy_bytes(w, c, x->in.p, x->in.len, &used, &x->from, &is_gone))
+		return false;
+	buf_shift(&x->in, used);
+	x->http = malloc(sizeof(*x->http));
+	if (x->http == NULL) {
+		input_refuse(w, c, 503, "no_memory");
+		return false;
+	}
+	http_init(x->http, &w->config->limits);
+	return true;
 }
 
 static void handshake_more(struct worker *w, struct conn *c)
 {
 	struct conn_ext *x = c->ext;
-	struct http_parser *parser = x->http;
+	struct http_parser *parser;
 	struct buf head;
 	ssize_t n;
 
@@ -159,11 +235,14 @@ static void handshake_more(struct worker *w, struct conn *c)
 		return;
 	}
 	x->in.len += (size_t)n;
+	if ((c->flags & CONN_PROXY) && !handshake_proxy(w, c))
+		return;
 	/* Ours during the call: what follows the handshake uses the fields anew. */
+	parser = x->http;
 	head = x->in;
 	x->in = (struct buf){0};
 	x->http = NULL;
-	if (handshake_bytes(w, c, parser, head.p, head.len)) {
+	if (handshake_bytes(w, c, parser, head.p, head.len, &x->from)) {
 		x->in = head;
 		x->http = parser;
 		return;

@@ -39,6 +39,9 @@ void input_sweep(struct worker *w);
 void input_refuse(struct worker *w, struct conn *c, int status, const char *reason);
 void input_answer(struct worker *w, struct conn *c, int status);
 
+/* No PROXY header where there must be one: counted, and closed without a word. */
+void input_refuse_proxy(struct worker *w, struct conn *c);
+
 /* What an OPEN (or refused after its 101) client had sent before the 101. */
 void input_early(struct worker *w, struct conn *c, struct slice bytes);
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "worker/auth.h"
+#include "worker/limits.h"
 #include "worker/worker.h"
 
 void session_table_init(struct session_table *t)
@@ -78,6 +79,7 @@ void session_close(struct worker *w, struct conn *c)
 	if (s == NULL)
 		return;
 	auth_forget(w, c);
+	limits_release(w, s);
 	identity_free(s->who);
 	*s = (struct session){.conn = t->free, .user = USER_NONE};
 	t->free = c->session;

@@ -40,6 +40,7 @@ struct session {
 
 	bool has_address, counts_user, counts_address; /* counts_*: the master counts it (UP_ADMIT) */
 	uint8_t address[16];                           /* of the client, IPv4 mapped */
+	uint32_t asking; /* limits.c: number of the question to the master under way; 0 = none */
 
 	uint32_t heard;    /* ms: the last message of the client (idle.after) */
 	uint32_t idle_due; /* ms: when the idle frame is due */

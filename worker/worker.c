@@ -17,6 +17,7 @@
 #include "shm/uplink.h"
 #include "worker/auth.h"
 #include "worker/input.h"
+#include "worker/limits.h"
 #include "worker/rules.h"
 
 #define TICK_BUSY_S 0.1 /* while deadlines, slow clients or a drain want looking after */
@@ -217,7 +218,7 @@ static int init_parts(struct worker *w)
 	w->ws_pool = ws_pool_new(WS_POOL_IDLE, w->ws_memory);
 	if (w->users == NULL || w->ws_pool == NULL || conn_table_init(w, max_connections(w)) == -1 ||
 	    channel_table_init(&w->channels) == -1 || fanout_init(w, w->boot->start) == -1 ||
-	    behind_init(w) == -1 || auth_start(w) == -1 || rules_start(w) == -1)
+	    behind_init(w) == -1 || auth_start(w) == -1 || limits_start(w) == -1 || rules_start(w) == -1)
 		return -1;
 	return 0;
 }
@@ -281,6 +282,7 @@ void worker_free(struct worker *w)
 	for (uint32_t i = 0; i < w->conns.n_segments * CONN_SEGMENT; i++)
 		conn_drop(w, conn_at(&w->conns, i), false, 1006);
 	auth_stop(w);
+	limits_stop(w);
 	admin_stop(w);
 	accept_stop(w);
 	conn_table_free(&w->conns);

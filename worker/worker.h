@@ -1,6 +1,8 @@
 /* worker.h - one worker process: what its rooms share.
  *
  *    accept.c     listeners, the reuseport group, limits on connections
+ *    proxy.c address.c   who is at the other end
+ *    limits.c     limits by user and by address
  *    conn.c       the connection's record, its life, its epoll entry, its timer
  *    input.c      what the socket gave: handshake, then WebSocket messages
  *    output.c     what goes to one socket outside the ring: pongs, Close, small replies
@@ -85,6 +87,7 @@ struct worker {
 	struct session_table sessions;
 	struct user_table *users;
 	struct auth *auth; /* auth.c */
+	struct limits *limits;
 	struct wheel wheel;
 	struct fanout fanout;
 	struct behind behind;
@@ -120,6 +123,7 @@ struct acceptor {
 	struct worker *worker;
 	int fd;
 	bool is_unix;
+	bool is_proxied; /* each connection begins with a PROXY header */
 	bool is_left; /* shut down: out of the reuseport group */
 };
 int accept_start(struct worker *w) MUST_CHECK;

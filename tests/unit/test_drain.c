@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "common/wsframe.h"
+#include "master/admit.h"
 #include "master/ask.h"
 #include "master/drain.h"
 #include "master/presence.h"
@@ -28,7 +29,7 @@
 /* ---- what the others were asked for */
 
 static struct {
-	unsigned published, refused, added, dropped, hello, killed, buried, asked;
+	unsigned published, refused, added, dropped, hello, killed, buried, asked, limits;
 	bool is_full;       /* relay_publish() takes nothing */
 	uint64_t max;       /* relay_refuses_size() */
 	uint64_t len, sum;  /* of the last message */
@@ -130,6 +131,15 @@ void survey_told(struct master *master, const struct child *c, uint32_t number, 
 	seen.is_last = !has_more;
 	seen.source[0] = (uint8_t)c->slot;
 	seen.sum = sum_of(payload.p, payload.len);
+}
+
+bool admit_told(struct master *master, struct child *c, const struct up_view *v)
+{
+	(void)master;
+	(void)c;
+	seen.limits++;
+	seen.sum = sum_of(v->payload.p, v->payload.len);
+	return v->h.opcode == UP_LIMIT_USER;
 }
 
 bool ask_take(struct master *master, const struct ask_question *q)
@@ -314,6 +324,24 @@ static void test_what_is_told_is_taken(void **state)
 	assert_true(uplink_push(&up[2].control, &h, (struct slice){0}, (struct slice){"{}", 2}, false));
 	(void)drain_turn(&m);
 	assert_true(seen.is_last);
+}
+
+static void test_limits_are_taken(void **state)
+{
+	struct up_rec h = {.type = UP_ADMIT, .opcode = UP_LIMIT_USER, .total = 3, .request = 1};
+
+	(void)state;
+	assert_true(uplink_push(&up[0].control, &h, (struct slice){0}, (struct slice){"7", 1}, false));
+	h.type = UP_RELEASE;
+	assert_true(uplink_push(&up[0].control, &h, (struct slice){0}, (struct slice){"7", 1}, false));
+	(void)drain_turn(&m);
+	assert_int_equal(seen.limits, 2);
+	assert_true(seen.sum == sum_of("7", 1));
+	assert_int_equal(seen.killed, 0);
+	h.opcode = 77;
+	assert_true(uplink_push(&up[0].control, &h, (struct slice){0}, (struct slice){"7", 1}, false));
+	(void)drain_turn(&m);
+	assert_int_equal(seen.killed, 1); /* as admit_told() said */
 }
 
 static void test_interest_goes_before_publications(void **state)
@@ -765,6 +793,7 @@ int main(void)
 		TEST(test_control_is_taken),
 		TEST(test_presence_is_taken),
 		TEST(test_what_is_told_is_taken),
+		TEST(test_limits_are_taken),
 		TEST(test_interest_goes_before_publications),
 		TEST(test_one_publication),
 		TEST(test_frames_of_rules),
