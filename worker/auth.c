@@ -197,7 +197,7 @@ static void evict(struct worker *w, struct conn *c, uint16_t code, struct slice 
 	text[n] = '\0';
 	admission_address(w, c, address);
 	count_add(&w->count->evicted, 1);
-	log_event(LOG_INFO, "evicted", "ns=%s user=%s addr=%s code=%u reason=%s", ns_of(w, c)->name,
+	log_event(LOG_INFO, "revoked", "ns=%s user=%s addr=%s code=%u reason=%s", ns_of(w, c)->name,
 		  log_quote(&user, s->who->user.p, s->who->user.len), address, code,
 		  log_quote(&why, text, n));
 	conn_close(w, c, code, text);

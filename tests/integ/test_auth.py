@@ -219,7 +219,7 @@ def test_asked_again_and_expired(ringcast, hook, clients):
     client = clients.connect(server.url("/forum"))
     hook.answer = lambda request: (500, b"")
     assert client.wait_closed() == (1008, "expired")
-    assert len(server.log_events("evicted")) == 3
+    assert len(server.log_events("revoked")) == 3
 
 
 @pytest.mark.asan

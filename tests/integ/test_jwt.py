@@ -165,7 +165,7 @@ def test_claims(ringcast, keys, clients):
     assert clients.connect(server.url("/room/a?user_id=7")).wait_closed() == (1008, "no token")
     # Open until the token is over, give or take the leeway of five seconds.
     assert client.wait_closed(30) == (1008, "expired")
-    server.wait_log("evicted", reason="expired")
+    server.wait_log("revoked", reason="expired")
 
 
 def test_keys_that_change(ringcast, keys, clients):

@@ -1,6 +1,7 @@
 /* LINK: tests/unit/worker_rig.c worker/%.c shm/%.c */
 /* Connections that an application decides about: the test is the application, on a socket of its own, and
  * answers when it pleases. */
+#include <inttypes.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -795,8 +796,7 @@ static void expiry(void **state)
 	(void)state;
 	begin();
 	request(&c, "/ws/a", "");
-	snprintf(body, sizeof(body), "{\"allow\":true,\"expires_at\":%llu}",
-		 (unsigned long long)(clock_wall_ms() / 1000 + 1));
+	snprintf(body, sizeof(body), "{\"allow\":true,\"expires_at\":%" PRIu64 "}", clock_wall_ms() / 1000 + 1);
 	allow(body);
 	is_open(&c);
 	for (int i = 0; i < 200 && c.close_code == 0; i++) {
