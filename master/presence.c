@@ -9,7 +9,7 @@
 #include "master/presence_ask.h"
 #include "master/presence_redis.h"
 
-#define FORGET_PIECE 1024u /* users of a dead worker in a turn of the loop: some 100 us */
+#define FORGET_PIECE 1024u /* users of a dead worker in a turn of the loop: 0.7 ms where one costs 0.7 us */
 
 enum presence_reader { READER_FREE, READER_LIVE, READER_DEAD };
 

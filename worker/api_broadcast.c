@@ -1,14 +1,18 @@
 /* api_broadcast.c - POST /api/broadcast: one payload to many channels, each of which has an answer of its
  * own.
  *
- * The publications go up in order, as many as the uplink takes; their numbers are consecutive, so that an
- * answer finds its place. The connection is WAITING until all of them have come, or none has come for a
- * while: then what is missing is "overloaded".
+ * The publications go up in order, as the uplink takes them, WINDOW of them under way at a time; their
+ * numbers are consecutive, so that an answer finds its place. The connection is WAITING until all of them
+ * have come, or none has come for a while: then what is missing is "overloaded".
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "worker/admin.h"
+
+/* The master counts so many publications at a time and more (reached.h); of the next ones it would know
+ * nothing. */
+#define WINDOW 128u
 
 struct item {
 	struct slice raw; /* the channel, of the body */
@@ -23,6 +27,7 @@ struct broadcast {
 	uint32_t n;
 	uint32_t next; /* to be sent */
 	uint32_t n_done;
+	uint32_t n_flying; /* sent, not answered */
 	struct item item[];
 };
 
@@ -116,7 +121,7 @@ bool api_broadcast_again(struct admin_conn *a)
 	struct broadcast *b = a->broadcast;
 
 	a->is_unsent = false;
-	for (; b->next < b->n; b->next++) {
+	for (; b->next < b->n && b->n_flying < WINDOW; b->next++) {
 		struct item *item = &b->item[b->next];
 		const struct json_member m = {.value = item->raw, .type = item->type};
 
@@ -127,6 +132,8 @@ bool api_broadcast_again(struct admin_conn *a)
 		} else if (api_send(a, b->first + b->next) == PUBLISH_BUSY) {
 			a->is_unsent = true;
 			return false;
+		} else {
+			b->n_flying++;
 		}
 	}
 	return b->n_done == b->n;
@@ -146,8 +153,10 @@ bool api_broadcast_answer(struct admin_conn *a, uint32_t request, const struct a
 		item->is_answered = true;
 		item->answer = *answer;
 		b->n_done++;
+		b->n_flying--;
 	}
-	return b->n_done == b->n;
+	/* While a message is half-way up, admin_resume() goes on. */
+	return a->is_unsent ? b->n_done == b->n : api_broadcast_again(a);
 }
 
 void api_broadcast(struct admin_conn *a, struct slice body)

@@ -58,6 +58,8 @@ def test_broadcast_to_a_thousand(ringcast, connect):
     channels = ["room:%d" % i for i in range(1000)]
     answers = result(server, "/api/broadcast", {"channels": channels, "text": "x" * 5000})["responses"]
     assert [r["result"]["channel"] for r in answers] == channels
+    assert [r["result"]["sockets"] for r in answers] == [0] * 999 + [1]
+    assert not any(r["result"]["partial"] for r in answers)
     assert client.recv() == "x" * 5000
     answer = ask(server, "/api/broadcast", {"channels": channels + ["room:1000"], "text": "x"})
     assert (answer.status, answer.error) == (400, "bad_request")
@@ -68,6 +70,7 @@ def test_broadcast_by_redis(ringcast, redis_server, connect):
     clients = [connect(s.url("/ws/%s?user_id=1" % room)) for s in (one, two) for room in "ab"]
     answers = result(one, "/api/broadcast", {"channels": ["room:a", "room:b"], "text": "hello"})["responses"]
     assert [r["result"]["redis"] for r in answers] == ["sent", "sent"]
+    assert [(r["result"]["sockets"], r["result"]["users"], r["result"]["partial"]) for r in answers] == [(2, 1, False)] * 2
     for client in clients:
         assert client.recv() == "hello" and client.quiet()
 
