@@ -262,3 +262,8 @@ def parsed(lists):
 
 def types(texts):
     return [json.loads(text)["type"] for text in texts]
+
+
+def everywhere(stack, person, feed, room=""):
+    """One client on each replica."""
+    return [stack.connect(person, feed, room, server) for server in stack.servers]

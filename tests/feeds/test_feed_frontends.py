@@ -102,7 +102,7 @@ def test_refused_pages_stop_trying(site, browser, kind, tries):
 @pytest.mark.limit(120)
 def test_pages_survive_a_reload_and_are_told_of_a_restart(stack):
     """Also those that try once only: no attempt of theirs meets a closed port."""
-    own = stack()
+    own = stack(changes=[(r"drain_time = 10s", "drain_time = 1s")])
     browser = Browser(own)
     creator = own.creator()
     sockets = [browser.open(kind, creator, own.room_for(kind.feed), speed=20) for kind, _ in RETURNS]

@@ -187,7 +187,7 @@ def test_connection_and_user_counts(site):
 @pytest.mark.limit(90)
 def test_the_log_has_the_originals_words(stack):
     """S76 to S81: at level debug, the words of section 6 without emoji, as msg=, and channel=, user=, total=."""
-    own = stack(workers=1, changes=[(r'log_level = "info"', 'log_level = "debug"')])  # total= counts per worker
+    own = stack(changes=[(r'log_level = "info"', 'log_level = "debug"')])
     fan = own.fan()
     client = own.connect(fan, "broadcasts")
     own.connect(fan, "broadcasts")

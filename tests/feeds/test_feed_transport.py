@@ -209,7 +209,7 @@ def test_idle_frames_repeat_and_dead_links_end_with_1011(stack):
 @pytest.mark.limit(90)
 def test_a_stop_closes_with_1012_and_leaves_nothing_in_redis(stack):
     """S10, S41, F31: every feed's sockets are told of the restart; no key outlives the lease."""
-    own = stack()
+    own = stack(changes=[(r"drain_time = 10s", "drain_time = 1s")])
     clients = [own.connect(own.fan(), feed, own.room_for(feed)) for feed in FEEDS]
     channels = own.redis_client.pubsub_channels()
     assert {f.encode() for f in FEEDS} <= set(channels)  # S74: plain SUBSCRIBE for each
@@ -222,7 +222,7 @@ def test_a_stop_closes_with_1012_and_leaves_nothing_in_redis(stack):
 
 def test_a_reload_refuses_nobody_and_closes_with_1012(stack):
     """Forum clients give up after one failed reconnect: the port must never refuse. Whoever is closed may come back."""
-    own = stack()
+    own = stack(changes=[(r"drain_time = 10s", "drain_time = 1s")])
     fan = own.fan()
     clients = [own.connect(fan, feed, own.room_for(feed)) for feed in FEEDS]
     generation = own.server.stats()["generation"]
