@@ -250,7 +250,7 @@ $(BENCH_BIN):
 	$(call say,LINK)
 	$(Q)$(CC) $(CFLAGS_RC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--as-needed $(BENCH_LIBS) $(filter-out -ljemalloc,$(LIBS))
 
-.PHONY: bench bench-core bench-selftest
+.PHONY: bench bench-core bench-feeds bench-selftest
 bench: $(BENCH_BIN) ## build the bench programs: build/bench-load, -floor, -ring
 
 bench-selftest: $(BUILD)/bench-load ## does the load client see planted faults?
@@ -260,6 +260,11 @@ bench-core: ## the core's figures beside the floor program's and the budgets (ab
 	@etc/install-packages.sh build run test
 	@$(MAKE) --no-print-directory all bench
 	@$(PY) bench/run.py --build $(BUILD) $(ARGS)
+
+bench-feeds: ## the feeds beside the original's manager, and one among many (about 12 minutes)
+	@etc/install-packages.sh build run test
+	@$(MAKE) --no-print-directory all
+	@$(PY) bench/feeds.py --build $(BUILD) $(ARGS)
 
 # ---- shm tests
 #

@@ -16,7 +16,7 @@ import time
 import traceback
 
 STAMP = re.compile(rb'"n": ?(\d+), ?"t": ?(\d+)')
-WAVE = 128  # connections that are being opened at a time
+WAVE = 32  # connections that are being opened at a time
 
 
 class Connection:
@@ -148,13 +148,15 @@ class Sockets:
     # ---- commands
 
     def connect(self, jobs, patience=120):
-        """jobs: (port, path, headers, source). Returns when all are open."""
+        """jobs: (port, path, headers, source). Returns when all are open; who is refused (a busy hook: 503) tries again."""
         jobs, under_way, deadline = list(reversed(jobs)), [], time.monotonic() + patience
         while jobs or under_way:
             while jobs and len(under_way) < WAVE:
-                under_way.append(self.start(*jobs.pop()))
+                job = jobs.pop()
+                under_way.append((self.start(*job), job))
             self.turn(0.05)
-            under_way = [c for c in under_way if c.state in ("connecting", "handshake")]
+            jobs += [job for c, job in under_way if c.state == "closed"]
+            under_way = [(c, job) for c, job in under_way if c.state in ("connecting", "handshake")]
             if time.monotonic() > deadline:
                 raise TimeoutError("%d connections are not open" % (len(jobs) + len(under_way)))
         return self.open
