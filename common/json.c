@@ -486,7 +486,7 @@ static size_t escape_char(uint8_t c, char *dst)
 
 int json_escape(struct buf *out, struct slice s)
 {
-	const char *p = s.p, *end = p + s.len;
+	const char *p = s.p, *end = s.len == 0 ? p : p + s.len; /* of nothing: NULL is fine */
 	size_t n, plain;
 	char *d;
 
