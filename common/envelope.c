@@ -148,6 +148,16 @@ static enum envelope_verdict add_target(struct envelope *e, const struct target_
 	return ENVELOPE_OK;
 }
 
+/* Enough for ids of the usual length, so that the set need not grow on the way. */
+static size_t slots_for(size_t text_len)
+{
+	size_t n = SET_MIN;
+
+	while (n < text_len / 4 && n < 2 * (size_t)ENVELOPE_TARGETS_MAX)
+		n *= 2;
+	return n;
+}
+
 static enum envelope_verdict read_targets(struct envelope *e, const struct json_member *m, uint32_t *n,
 					  bool takes_integers)
 {
@@ -164,7 +174,7 @@ static enum envelope_verdict read_targets(struct envelope *e, const struct json_
 		e->skipped++;
 		return ENVELOPE_OK;
 	}
-	if (set_clear(e, SET_MIN) == -1)
+	if (set_clear(e, slots_for(m->value.len)) == -1)
 		return ENVELOPE_NO_MEMORY;
 	while (v == ENVELOPE_OK && json_array_next(&it, &value, &type) == 1)
 		v = add_target(e, &l, value, type);
@@ -260,6 +270,12 @@ static enum envelope_verdict no_object(struct slice text)
 	return json_validate(text, NULL) ? ENVELOPE_NOT_OBJECT : ENVELOPE_BAD_JSON;
 }
 
+/* Does it begin with '_', perhaps written as an escape? Most keys are done with a look at one byte. */
+static bool is_server_key(struct slice raw)
+{
+	return (raw.p[1] == '_' || raw.p[1] == '\\') && json_begins(raw, "_");
+}
+
 static enum envelope_verdict walk(struct envelope *e, struct slice text, const char *route_key,
 				  struct found *f)
 {
@@ -271,7 +287,7 @@ static enum envelope_verdict walk(struct envelope *e, struct slice text, const c
 	if (json_object_begin(&it, text) == -1)
 		return no_object(text);
 	while ((rc = json_object_next(&it, &m)) == 1) {
-		bool is_cut = json_begins(m.key, "_");
+		bool is_cut = is_server_key(m.key);
 
 		if (cutter_member(&c, &it, &m, is_cut) == -1)
 			return ENVELOPE_NO_MEMORY;
