@@ -170,7 +170,15 @@ def test_keys_of_ours_mean_nothing_in_a_publisher_s_text(ringcast, redis_server,
         publish(server, "news", {"_rc_ask": 1, "n": n, "_rc_origin": "00000000000000ff", "_rc_id": 7, "_keep": 1})
         assert json.loads(here.recv()) == json.loads(there.recv()) == {"n": n}
     wait_for("the original has all", lambda: len(replica.got) == 3)
-    texts = [m["data"] for m in (raw.get_message(timeout=5) for _ in range(4)) if m["type"] == "message"]
+    texts = []
+
+    def take():
+        message = raw.get_message(timeout=1)
+        if message and message["type"] == "message":
+            texts.append(message["data"])
+        return len(texts) == 3
+
+    wait_for("Redis has told all", take)
     for text in texts:
         pairs = json.loads(text, object_pairs_hook=list)
         keys = [k for k, _ in pairs]
