@@ -168,7 +168,8 @@ def test_a_soak_leaves_no_trace(site):
     after = site.server.stats()
     # Connections to the hook that are kept for the next question come and go.
     wait_for("no descriptor more", lambda: all(n <= files[pid] + 2 for pid, n in site.server.fd_counts().items()))
-    assert site.server.pss_kb() - memory < 2048, (memory, site.server.pss_kb())
+    if site.server.metric("ringcast_jemalloc_allocated_bytes"):  # a sanitizer keeps what was freed
+        assert site.server.pss_kb() - memory < 2048, (memory, site.server.pss_kb())
     assert after["totals"]["opened"] - before["totals"]["opened"] == 8 * count
     assert after["totals"]["deliveries"] - before["totals"]["deliveries"] == 4 * count
     assert after["totals"]["connections"] == after["totals"]["users"] == 0
