@@ -219,7 +219,9 @@ static char *pem_of(EVP_PKEY *key)
 
 	assert_int_equal(PEM_write_bio_PUBKEY(bio, key), 1);
 	n = BIO_get_mem_data(bio, &p);
-	copy = strndup(p, (size_t)n);
+	copy = calloc(1, (size_t)n + 1); /* what the BIO holds has no end of its own */
+	assert_non_null(copy);
+	memcpy(copy, p, (size_t)n);
 	BIO_free(bio);
 	return copy;
 }
