@@ -128,7 +128,8 @@ def test_the_active_broadcast_can_be_asked_for(site):
     creator, fan = site.creator(), site.fan()
     client = site.connect(fan, "broadcasts")
     client.send('{"type":"get_active_broadcast"}')
-    client.ping()
+    wait_for("the application has been asked", lambda: site.data.hook_calls("broadcasts", "message"))
+    site.connect(site.fan(), "broadcasts")  # asked after it, answered after it
     made = create(creator)
     assert types([client.recv()]) == ["new_broadcast"]
     client.send('{"type":"get_active_broadcast"}')
