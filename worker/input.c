@@ -70,11 +70,38 @@ void input_answer(struct worker *w, struct conn *c, int status)
 		conn_drop(w, c, false, 1006);
 }
 
+/* `from`: the real address as far as it is known, or not known: then it is the socket's other end. */
+static void refuse_from(struct worker *w, struct conn *c, int status, const char *reason, struct address from)
+{
+	char text[ADDRESS_TEXT_SIZE];
+
+	count_add(&w->count->refused[refused_index(reason)], 1);
+	if (log_on(LOG_INFO)) {
+		if (!from.is_known)
+			from = address_peer(c->fd);
+		address_text(&from, text);
+		log_event(LOG_INFO, "refused", "addr=%s code=%d reason=%s", text, status, reason);
+	}
+	input_answer(w, c, status);
+}
+
 void input_refuse(struct worker *w, struct conn *c, int status, const char *reason)
 {
-	count_add(&w->count->refused[refused_index(reason)], 1);
-	log_event(LOG_INFO, "refused", "code=%d reason=%s", status, reason);
-	input_answer(w, c, status);
+	const struct conn_ext *x = c->ext;
+	struct address from = {false, {0}};
+
+	if (x != NULL)
+		from = x->admission != NULL ? x->admission->from : x->from;
+	refuse_from(w, c, status, reason, from);
+}
+
+/* What the whole head says of proxies counts, wrong as it may be in other ways: who it is must be logged. */
+static void refuse_head(struct worker *w, struct conn *c, int status, const char *reason,
+			const struct http_parser *parser, const char *head, const struct address *from)
+{
+	struct address peer = from->is_known ? *from : address_peer(c->fd);
+
+	refuse_from(w, c, status, reason, address_client(w->config, &peer, parser, head));
 }
 
 static bool feed(struct worker *w, struct conn *c, const uint8_t *p, size_t len);
@@ -96,7 +123,7 @@ static bool handshake_bytes(struct worker *w, struct conn *c, struct http_parser
 	case HTTP_MORE:
 		return true;
 	case HTTP_BAD:
-		input_refuse(w, c, parser->status, parser->reason);
+		refuse_from(w, c, parser->status, parser->reason, *from);
 		return false;
 	case HTTP_DONE:
 		break;
@@ -104,7 +131,7 @@ static bool handshake_bytes(struct worker *w, struct conn *c, struct http_parser
 	a.from = *from;
 	status = handshake_check(w->config, parser, head, &a.h);
 	if (status != 0)
-		input_refuse(w, c, status, a.h.reason);
+		refuse_head(w, c, status, a.h.reason, parser, head, from);
 	else
 		admission_begin(w, c, &a, parser, head,
 				(struct slice){head + parser->head_len, len - parser->head_len});

@@ -162,6 +162,16 @@ def test_an_address_comes_too_fast(ringcast):
     wait_for("a token", lambda: is_let_in(server, "/plain", "192.0.2.1")).close()
 
 
+def test_a_bad_handshake_is_logged_with_its_address(ringcast):
+    """Whatever is wrong with it, and before any namespace is known: a storm of them can be traced to its sender."""
+    server = ringcast(NAMESPACES, workers=1)
+    assert status_of(server, "/nowhere", "192.0.2.7") == 404
+    assert raw_request(server, upgrade("/plain", drop=("Upgrade",), X_Forwarded_For="192.0.2.8")).status == 426
+    assert raw_request(server, b"GET /plain HTTP/9.9\r\n\r\n").status == 400
+    assert [lines_of(server, reason)[0]["addr"] for reason in ("no_namespace", "no_upgrade")] == ["192.0.2.7", "192.0.2.8"]
+    server.wait_log("refused", code=400, addr="127.0.0.1")  # its head said nothing that could be believed
+
+
 # ---- PROXY headers
 
 PROXIED = """
@@ -202,6 +212,13 @@ def test_a_proxy_header_says_who_it_is(proxied):
         sock.close()
     lines = lines_of(proxied, "per_address", 5)
     assert {line["addr"] for line in lines} == {"192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8:1::1", "127.0.0.1"}
+
+
+def test_a_bad_handshake_behind_a_proxy_header(proxied):
+    assert raw_request(proxied, v1("192.0.2.9") + b"nonsense\r\n\r\n").status == 400
+    proxied.wait_log("refused", code=400, addr="192.0.2.9")
+    assert raw_request(proxied, v2("2001:db8::9") + upgrade("/nowhere")).status == 404
+    proxied.wait_log("refused", code=404, addr="2001:db8::9")
 
 
 def test_a_proxy_header_in_pieces(proxied):
