@@ -146,6 +146,11 @@ static int put_field(struct rules_read *r, enum cfg_coerce as, struct slice raw)
 	case CFG_COERCE_STRING:
 		break;
 	}
+	/* 7 and "7" name the same thing, as they do among targets; no other number is a name. */
+	if (raw.p != NULL && (*raw.p == '-' || (*raw.p >= '0' && *raw.p <= '9'))) {
+		n = integer_canonical(raw, digits, sizeof(digits));
+		return json_put_string(&r->text, (struct slice){digits, n});
+	}
 	return string(r, raw, &s) ? json_put_string(&r->text, s) : -1;
 }
 

@@ -3,9 +3,11 @@
  *
  * Nothing of a message gets into a frame but its coerced fields:
  *
- *   bool    true and false as they are; a number that is not 0, a string or container that is not empty:
- * true; else false int     an integer, or a string that holds one (common/integer.h), of RULES_INT_MAX bytes
- * at most; else 0 string  a string's first RULES_STRING_MAX bytes, cut at a character; else ""
+ * - bool: true and false as they are; a number that is not 0, a string or container that is not empty: true;
+ *   else false;
+ * - int: an integer, or a string that holds one (common/integer.h), of RULES_INT_MAX bytes at most; else 0;
+ * - string: a string's first RULES_STRING_MAX bytes, cut at a character; an integer of RULES_INT_MAX bytes at
+ *   most as its text; else "".
  *
  * Worker; pure but for its buffers, which are kept for the next message.
  */

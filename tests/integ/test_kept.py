@@ -191,7 +191,7 @@ def test_who_has_read_without_redis(ringcast, connect):
     server.wait_ready()
     for user in ("7", "8", "7"):
         client = comes_in(connect, server, "/notice?user=%s" % user, HELLO)
-        client.send('{"type":"read","id":"5"}')
+        client.send('{"type":"read","id":%s}' % ("5" if user == "8" else '"5"'))  # as the application names them
     wait_for("both are there", lambda: len(receipts(server, "notice", 5).json["result"]["read"]) == 2)
     assert receipts(server, "notice", "other").json["result"]["read"] == []
     for channel, message_id, status, code in (("notice", "", 400, "bad_request"), ("notice", None, 400, "bad_request"),
