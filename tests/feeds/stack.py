@@ -171,15 +171,20 @@ class Stack:
         if self.is_over:
             return []
         self.is_over = True
-        self.clients.close_all()
         problems = []
-        for server in self.servers:
-            problems += server.finish()
-            text = server.log()
-            problems += ["a session id in the log" for row in self.data.all("SELECT id FROM sessions") if row["id"] in text]
-        self.app.kill()
-        self.redis.kill()
-        self.data.close()
+        try:
+            self.clients.close_all()
+            for server in self.servers:
+                problems += server.finish()
+                text = server.log()
+                problems += ["a session id in the log" for row in self.data.all("SELECT id FROM sessions") if row["id"] in text]
+        finally:  # whatever went wrong, nothing is left running
+            for server in self.servers:
+                if server.process is not None and server.process.poll() is None:
+                    server.kill_all(server.children())
+            self.app.kill()
+            self.redis.kill()
+            self.data.close()
         return problems
 
     # ---- people and places
