@@ -291,7 +291,7 @@ def run_slow(options):
 LEGACY = [(r'#auth "legacy" \{ type = "query" \}', 'auth "legacy" { type = "query" }'),
           (r'auth = "app"(?=\n\tuser_query)', 'auth = "legacy"'), (r'(?m)^\tauth = "app"$', ""), (r"presence = on", "presence = off"),
           (r"\{info\.\w+\}", "-"), (r"hook_first_frames = on", "hook_first_frames = off"),
-          (r'action = "forward"', 'action = "ignore"'), (r"ping_interval = 20s", "ping_interval = 0"),
+          (r'action = "forward"', 'action = "ignore"'), (r"ping_interval = 20s", "ping_interval = 0"), (r"per_user = 200", "per_user = 0"),
           (r"after = 30s", "after = 1h")]
 MESSAGES, BURST, PAUSE = 8000, 20, 0.01
 
