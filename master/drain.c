@@ -10,6 +10,7 @@
 #include "common/wsframe.h"
 #include "master/admit.h"
 #include "master/ask.h"
+#include "master/delivered.h"
 #include "master/presence.h"
 #include "master/reached.h"
 #include "master/relay.h"
@@ -95,7 +96,12 @@ static const char *handle_control(struct master *m, struct child *c, const struc
 	case UP_MATCHED:
 		if (!reached_told(m, c, v->h.total, v->payload))
 			return "matched";
+		delivered_matched(m, v->h.total, v->payload);
 		return NULL;
+	case UP_TRACK:
+		return delivered_track(m, c, v->h.ns, v->h.request, v->payload) ? NULL : "track";
+	case UP_DELIVERED:
+		return delivered_told(m, v->h.total, v->payload) ? NULL : "delivered";
 	case UP_ADMIT:
 	case UP_RELEASE:
 		return admit_told(m, c, v) ? NULL : "limit";
@@ -169,6 +175,7 @@ static enum take publish_assembled(struct master *m, struct child *c)
 		.source = a->source,
 		.is_rule = (a->flags & UP_RULE) != 0,
 		.wants_count = (a->flags & UP_COUNT) != 0,
+		.is_tracked = (a->flags & UP_TRACKED) != 0,
 		.request = a->request,
 	};
 	enum take t = msg.ns == NULL ? TAKE_DONE : publish(m, c, &msg);
@@ -253,6 +260,7 @@ static enum take take_publish(struct master *m, struct child *c, const struct up
 		.source = v->h.source,
 		.is_rule = (v->h.flags & UP_RULE) != 0,
 		.wants_count = (v->h.flags & UP_COUNT) != 0,
+		.is_tracked = (v->h.flags & UP_TRACKED) != 0,
 		.request = v->h.request,
 	};
 

@@ -12,6 +12,7 @@
 #include "master/admit.h"
 #include "master/config_load.h"
 #include "master/control.h"
+#include "master/delivered.h"
 #include "master/drain.h"
 #include "master/master.h"
 #include "master/nodes.h"
@@ -93,6 +94,7 @@ static void finish(struct master *m)
 		relay_stop(m);
 		survey_stop(m);
 		reached_stop(m);
+		delivered_stop(m);
 		nodes_stop(m);
 		presence_stop(m);
 		store_stop(m);

@@ -20,6 +20,7 @@
  *    sketch.c kmv.c how many users all replicas have together
  *    control.c     orders to all workers of all replicas
  *    survey.c      questions to all workers
+ *    delivered.c   how many have taken a message that its publisher named
  *    crowd.c       how many users a namespace has
  *    admit*.c      limits by user and address
  *    status.c      what the workers show about the master
@@ -185,6 +186,7 @@ struct master {
 	struct nodes *nodes;
 	struct surveys *surveys;
 	struct reached *reached;
+	struct delivered *delivered; /* NULL until a publisher names a message */
 	struct admit_table *admit;
 
 	char *pid_file;            /* NULL: none written */

@@ -231,13 +231,9 @@ bool reached_begin(struct master *m, uint32_t number, const struct interest_entr
 bool reached_told(struct master *m, const struct child *child, uint32_t number, struct slice payload)
 {
 	struct count *c = find(m, number);
-	struct up_matched told = {0};
+	struct up_matched told;
 
-	if (payload.len < offsetof(struct up_matched, user_hash) || payload.len > sizeof(told))
-		return false;
-	memcpy(&told, payload.p, payload.len);
-	if (told.n > UP_MATCHED_MAX ||
-	    payload.len != offsetof(struct up_matched, user_hash) + told.n * sizeof(told.user_hash[0]))
+	if (!uplink_matched(payload, &told))
 		return false;
 	if (c == NULL || !c->is_asked[child->slot] || c->asked_incarnation[child->slot] != child->incarnation)
 		return true; /* too late, or its interest came after the record */

@@ -9,6 +9,7 @@
 #include "common/wsframe.h"
 #include "master/drain.h"
 #include "master/offline.h"
+#include "master/delivered.h"
 #include "master/reached.h"
 #include "master/redis_subs.h"
 #include "master/status.h"
@@ -160,9 +161,21 @@ static void set_publisher(struct seq_message *s, uint16_t slot, uint32_t incarna
 /* The publisher asks how many it reached: a number for it, or 0. */
 static uint32_t count_number(struct master *m, const struct child *c, const struct relay_message *msg)
 {
+	uint32_t n;
+
 	if (!msg->wants_count || c->pid == 0 || (msg->request & UP_REQUEST_ANSWER) == 0)
 		return 0;
-	return reached_new(m, c->slot, c->incarnation, msg->request);
+	n = reached_new(m, c->slot, c->incarnation, msg->request);
+	if (msg->is_tracked)
+		delivered_bind(m, c, msg->request, msg->room, n);
+	return n;
+}
+
+/* It is not published. */
+static void uncount(struct master *m, uint32_t number)
+{
+	reached_drop(m, number);
+	delivered_drop(m, number);
 }
 
 static bool publish_locally(struct master *m, struct child *c, const struct relay_message *msg)
@@ -181,10 +194,11 @@ static bool publish_locally(struct master *m, struct child *c, const struct rela
 	struct seq_outcome out;
 	enum seq_result r;
 
+	s.is_tracked = delivered_is_tracked(m, s.count);
 	set_publisher(&s, c->slot, c->incarnation, msg->request);
 	r = seq_publish(&m->seq, &s, &out);
 	if (r != SEQ_DONE)
-		reached_drop(m, s.count);
+		uncount(m, s.count);
 	if (r == SEQ_FULL) {
 		status_ring_full(m);
 		return false;
@@ -220,7 +234,7 @@ static bool publish_to_redis(struct master *m, struct child *c, const struct rel
 	/* What happens next may happen inside: on_publication() answers for what does not need Redis. */
 	if (redis_publish(m->redis, msg->ns, msg->room, channel, sub, msg->opcode, msg->payload, token) ==
 	    REDIS_FULL) {
-		reached_drop(m, token.count);
+		uncount(m, token.count);
 		m->is_redis_full = true;
 		return false;
 	}
@@ -301,6 +315,7 @@ static bool on_publication(void *arg, const struct redis_publication *pub)
 	s.max_size = pub->origin == 0 ? ns->max_publication : is_own ? UINT32_MAX : max_of_replica(ns);
 	set_publisher(&s, pub->token.slot, pub->token.incarnation, pub->token.request);
 	s.count = pub->is_asking ? reached_new_other(m, pub->origin, pub->id) : pub->token.count;
+	s.is_tracked = !pub->is_asking && delivered_is_tracked(m, s.count);
 	r = seq_publish(&m->seq, &s, &out);
 	if (r == SEQ_FULL) {
 		if (pub->is_asking)
@@ -332,7 +347,7 @@ static void on_published(void *arg, struct redis_token token, bool ok)
 	if (ok && reached_begin(arg, token.count, NULL, REC_SENT, &none))
 		return;
 	if (!ok)
-		reached_drop(arg, token.count);
+		uncount(arg, token.count);
 	answer_token(arg, token, ok ? REC_SENT : REC_OVERLOADED, &none);
 }
 

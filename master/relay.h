@@ -24,6 +24,7 @@ struct relay_message {
 	uint8_t opcode, source;
 	bool is_rule;     /* of a client, but the words are the configuration's (UP_RULE) */
 	bool wants_count; /* UP_COUNT */
+	bool is_tracked;  /* UP_TRACKED */
 	uint32_t request; /* uplink.h */
 };
 

@@ -316,7 +316,7 @@ static void commit(struct sequencer *s, struct interest_entry *e, const struct s
 		.type = REC_PUBLICATION,
 		.opcode = v->opcode,
 		.ns = e->ns,
-		.flags = v->targets.len > 0 ? REC_TARGETED : 0,
+		.flags = (uint16_t)((v->targets.len > 0 ? REC_TARGETED : 0) | (m->is_tracked ? REC_TRACKED : 0)),
 		.hash = e->hash,
 		.seq = e->seq + 1,
 		.time_ns = m->time_ns,

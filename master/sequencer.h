@@ -148,6 +148,7 @@ struct seq_message {
 	uint16_t slot;
 	uint32_t incarnation, tag;
 	uint32_t count; /* not 0: workers with interest tell UP_MATCHED under it */
+	bool is_tracked; /* ... and UP_DELIVERED */
 };
 
 struct seq_outcome {

@@ -10,6 +10,7 @@
 #include "common/json.h"
 #include "common/log.h"
 #include "master/offline.h"
+#include "master/delivered.h"
 #include "master/receipts.h"
 #include "master/redis_cmd.h"
 #include "master/redis_hello.h"
@@ -25,6 +26,7 @@ struct question {
 	unsigned commands;
 	bool is_answered, is_blocked;
 	struct ask_from from;
+	uint32_t delivered; /* UP_ASK_RECEIPTS: number of the message, 0 = unknown */
 	void (*answer)(struct question *q, const redisReply *reply); /* to the command that matters */
 };
 
@@ -384,7 +386,8 @@ static void readers(struct question *q, const redisReply *reply)
 
 	out->len = 0;
 	if (reply->type == REDIS_REPLY_ARRAY && buf_puts(out, "{\"read\":[") == 0 &&
-	    put_readers(out, reply) == 0 && buf_puts(out, "]}") == 0)
+	    put_readers(out, reply) == 0 && buf_puts(out, "]") == 0 &&
+	    delivered_put(q->store->m, q->delivered, out) == 0 && buf_puts(out, "}") == 0)
 		answer(q, REC_REPLY_OK, slice_of(out));
 	buf_free(out);
 }
@@ -413,7 +416,9 @@ static void answer_locally(struct master *m, const struct ask_question *ask)
 	l.rc = buf_puts(&s->out, "{\"read\":[");
 	if (s->receipts != NULL)
 		receipts_each(s->receipts, slice_of(&s->key), local_reader, &l);
-	if (l.rc == -1 || buf_puts(&s->out, "]}") == -1)
+	if (l.rc == -1 || buf_puts(&s->out, "]") == -1 ||
+	    delivered_put(m, delivered_find(m, ask->ns, ask->room, ask->payload), &s->out) == -1 ||
+	    buf_puts(&s->out, "}") == -1)
 		unavailable(m, &ask->from);
 	else
 		ask_answer(m, &ask->from, REC_REPLY_OK, slice_of(&s->out));
@@ -435,6 +440,7 @@ static void receipts(struct master *m, const struct ask_question *ask)
 		unavailable(m, &ask->from);
 		return;
 	}
+	q->delivered = delivered_find(m, ask->ns, ask->room, ask->payload);
 	sent(q,
 	     send(q, on_reply, 5,
 		  (struct slice[]){

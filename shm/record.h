@@ -91,6 +91,7 @@ struct rec {
 enum rec_flag {
 	REC_TARGETED = 1, /* for the targets alone */
 	REC_RETAINED = 2, /* REC_SUBSCRIBED: its payload is the channel's retained frame */
+	REC_TRACKED = 4,  /* publication with arg[1]: workers also tell UP_DELIVERED under it */
 };
 
 enum rec_target_kind { REC_TARGET_USER = 1, REC_TARGET_GROUP = 2 };

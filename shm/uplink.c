@@ -1,5 +1,7 @@
 #include "shm/uplink.h"
 
+#include <string.h>
+
 bool uplink_push(struct ring *r, const struct up_rec *h, struct slice room, struct slice payload, bool want)
 {
 	struct up_rec copy = *h;
@@ -60,4 +62,15 @@ bool uplink_release(struct ring *r, uint64_t pos)
 		return false;
 	SHM_STORE_RLX(S2, &r->hdr->starving, 0);
 	return true;
+}
+
+bool uplink_matched(struct slice payload, struct up_matched *out)
+{
+	const size_t fixed = offsetof(struct up_matched, user_hash);
+
+	out->n = 0;
+	if (payload.len < fixed || payload.len > sizeof(*out))
+		return false;
+	memcpy(out, payload.p, payload.len);
+	return out->n <= UP_MATCHED_MAX && payload.len == fixed + out->n * sizeof(out->user_hash[0]);
 }

@@ -27,6 +27,10 @@ enum up_type {
 	UP_RELEASE,   /* opcode and payload as above: one less */
 	UP_MATCHED,   /* total: low half of the record's arg[1]; payload: struct up_matched */
 	UP_TOLD,      /* request: the survey; opcode: 1 = more follows; payload: a JSON object of numbers, {"demo:a":3} */
+	UP_TRACK,     /* ns, request, payload: the publisher's id (UP_TRACK_ID_MAX) of the message that comes next under this
+		       * request, with UP_TRACKED */
+	UP_DELIVERED, /* total: low half of the record's arg[1]; payload: struct up_matched in which sockets have taken
+		       * the whole frame since the last telling, and hashes of their users, in any order */
 	/* data */
 	UP_PUBLISH, /* ns, room, opcode, request, source; total = payload bytes of the whole message */
 	UP_CHUNK,   /* the next part of the message begun by UP_PUBLISH */
@@ -57,6 +61,7 @@ enum up_flag {
 	UP_COUNT = 2, /* the answer shall say how many sockets and users matched */
 	UP_RULE = 4,  /* source client: the frame of a rule that a client's message set off. The operator's words, not the
 		       * client's: max_publication bounds it, and its '_' keys mean what they mean from the API */
+	UP_TRACKED = 8, /* with UP_COUNT: UP_TRACK came before it */
 };
 
 /* How many sockets here got, or will get, a publication, and who: the smallest UP_MATCHED_MAX distinct hashes of their
@@ -68,6 +73,8 @@ struct up_matched {
 	uint64_t n; /* of user_hash */
 	uint64_t user_hash[UP_MATCHED_MAX]; /* only n of them travel */
 };
+
+#define UP_TRACK_ID_MAX 255u
 
 /* What `request` of UP_PUBLISH asks for. With this bit: one REC_ANSWER under the same number (the HTTP API). Without it,
  * and not 0: no answer, but the publication's record carries slot, incarnation and arg[0] = request of its
@@ -121,5 +128,8 @@ enum up_peek uplink_peek(const struct ring *r, uint64_t pos, struct up_view *vie
 
 /* G1: everything before `pos` has been used. Returns true if the worker waits for space and must be woken. */
 bool uplink_release(struct ring *r, uint64_t pos) MUST_CHECK;
+
+/* A payload of struct up_matched, copied out of memory that the worker can write. False: it is nonsense. */
+bool uplink_matched(struct slice payload, struct up_matched *out) MUST_CHECK;
 
 #endif

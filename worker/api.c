@@ -61,10 +61,21 @@ uint32_t api_take_requests(struct admin *ad, uint32_t n)
 
 enum publish_result api_send(struct admin_conn *a, uint32_t request)
 {
-	static const struct publish_extra extra = {.flags = UP_COUNT};
+	const struct publish_extra extra = {.flags = a->publish.id_len > 0 ? UP_COUNT | UP_TRACKED : UP_COUNT};
 
 	return publish_with(a->worker, a->publish.ns, a->publish.room, a->publish.opcode, a->publish.payload,
 			    CFG_SRC_API, request, &extra);
+}
+
+/* On the control uplink, which the master reads before it takes a publication: only when that is full (the master stands
+ * still) may this come too late; then nothing will be known of the message. */
+static void send_id(struct admin_conn *a)
+{
+	const struct up_rec h = {.type = UP_TRACK, .ns = a->publish.ns->id, .request = a->request};
+
+	if (a->publish.id_len > 0)
+		publish_control_payload(a->worker, &h, (struct slice){0},
+					(struct slice){a->publish.id, a->publish.id_len});
 }
 
 void api_publish_again(struct admin_conn *a)
@@ -83,6 +94,7 @@ void api_publish(struct admin_conn *a, struct slice body)
 	/* The payload lies in the connection's own buffers, which nobody moves while the request is WAITING.
 	 */
 	a->request = api_take_requests(a->worker->admin, 1);
+	send_id(a);
 	api_publish_again(a);
 }
 

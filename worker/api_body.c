@@ -10,7 +10,7 @@
 
 /* The keys that mean something. Absent: raw value of length 0. */
 struct request {
-	struct json_member channel, channels, data, text, b64data;
+	struct json_member channel, channels, data, text, b64data, id;
 };
 
 static int fail(struct api_publish *out, int status, const char *code, const char *message)
@@ -48,6 +48,8 @@ static int read_request(struct slice body, struct request *req, struct api_publi
 			req->text = m;
 		else if (json_is(m.key, "b64data"))
 			req->b64data = m;
+		else if (json_is(m.key, "id"))
+			req->id = m;
 	}
 	return rc == 0 ? 0 : fail(out, 400, "bad_json", "the body is not valid JSON");
 }
@@ -144,6 +146,20 @@ static int take_payload(const struct request *req, struct api_publish *out, stru
 	return 0;
 }
 
+/* The publisher's name for it: only who keeps receipts has use for one. */
+static int take_id(const struct json_member *m, struct api_publish *out)
+{
+	ssize_t n;
+
+	if (!is_given(m) || !out->ns->receipts)
+		return 0;
+	n = json_canonical(m->value, m->type, out->id, sizeof(out->id));
+	if (n <= 0)
+		return bad_request(out, "id: a string or an integer of 1 to 255 bytes is expected");
+	out->id_len = (size_t)n;
+	return 0;
+}
+
 /* May it go there? */
 static int judge(struct api_publish *out)
 {
@@ -166,8 +182,9 @@ int api_publish_parse(const struct config *c, struct slice body, struct api_publ
 		return status;
 	if (!(out->ns->publish & CFG_SRC_API))
 		return judge(out);
-	status = take_payload(&req, out, scratch);
-	return status != 0 ? status : judge(out);
+	if ((status = take_payload(&req, out, scratch)) != 0 || (status = judge(out)) != 0)
+		return status;
+	return take_id(&req.id, out);
 }
 
 int api_broadcast_parse(struct slice body, struct api_publish *out, struct json_member *channels,

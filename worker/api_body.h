@@ -4,6 +4,9 @@
  *   {"channel":"demo:a","text":"..."}        text frame, the decoded string
  *   {"channel":"demo:a","b64data":"..."}     binary frame
  *
+ * With "id", a string or an integer of 1 to 255 bytes, the publisher names the message (docs/protocol: receipts); it is not
+ * looked at in namespaces without receipts = on, nor in a broadcast.
+ *
  * Worker process only; pure but for the scratch buffer. Other keys are ignored; of a repeated key the last
  * counts.
  */
@@ -14,6 +17,7 @@
 #include "common/buf.h"
 #include "common/config.h"
 #include "common/json.h"
+#include "shm/uplink.h"
 
 struct api_publish {
 	const struct cfg_namespace *ns; /* borrowed from the configuration */
@@ -22,6 +26,8 @@ struct api_publish {
 	struct slice payload; /* of the body or of the scratch buffer: valid while both are */
 	char channel[CFG_NAME_MAX + 1 + CFG_ROOM_MAX + 1]; /* as asked for, decoded; room points in here */
 	size_t channel_len;
+	char id[UP_TRACK_ID_MAX]; /* what the publisher calls the message; taken where receipts = on */
+	size_t id_len;            /* 0: none */
 
 	/* The error, for {"error":{"code":...,"message":...}} */
 	const char *code; /* bad_json, bad_request, bad_base64, unknown_namespace, publish_denied, too_large;

@@ -297,6 +297,7 @@ enum behind_result behind_finish_frame(struct worker *w, struct conn *c)
 	count_sent(w, c, x->off == p->frame_len, (uint64_t)n);
 	if (x->off < p->frame_len)
 		return BEHIND_BLOCKED;
+	delivered_to(w, c, p->pos);
 	partial_leave(w, c);
 	if ((c->flags & CONN_BEHIND) != 0 && advance(w, c) == BEHIND_GONE)
 		return BEHIND_GONE;
@@ -486,6 +487,7 @@ static enum behind_result book(struct worker *w, struct conn *c, const struct wi
 	while (i < win->n && sent >= win->iov[i].iov_len) {
 		sent -= win->iov[i].iov_len;
 		count_got(x, win->is_targeted[i]);
+		delivered_to(w, c, first_of(&win->before[i]));
 		i++;
 	}
 	if (i == win->n)

@@ -89,6 +89,7 @@ struct group {
 	uint32_t n;
 	const uint8_t *bytes;
 	size_t len;
+	bool is_tracked; /* one of them is */
 };
 
 /* `sent` bytes of the group went out: in which record does it stop, how far in? */
@@ -102,6 +103,17 @@ static uint32_t locate(const struct group *g, size_t sent, uint32_t *off)
 	}
 	*off = (uint32_t)sent;
 	return i;
+}
+
+/* locate(), for a connection: what it has got whole is delivered. */
+static uint32_t took(struct worker *w, const struct conn *c, const struct group *g, size_t sent,
+		     uint32_t *off)
+{
+	uint32_t complete = locate(g, sent, off);
+
+	for (uint32_t i = 0; g->is_tracked && i < complete; i++)
+		delivered_to(w, c, g->rec[i]->pos);
+	return complete;
 }
 
 /* What a send returned that was not everything: how many bytes went out? False: the connection is gone. */
@@ -125,7 +137,7 @@ static uint32_t send_stopped(struct worker *w, struct conn *c, const struct grou
 
 	if (!how_far(w, c, sent, &bytes))
 		return 0;
-	complete = locate(g, bytes, &at.off);
+	complete = took(w, c, g, bytes, &at.off);
 	at.pos = g->rec[complete]->pos;
 	at.seq = g->rec[complete]->seq;
 	behind_begin(w, c, &at);
@@ -198,6 +210,7 @@ static void send_channel(struct worker *w, const struct fanout_channel *fc)
 
 		g.rec[0] = r;
 		g.n = 1;
+		g.is_tracked = r->is_tracked;
 		g.bytes = r->frame;
 		g.len = r->frame_len;
 		i = r->next;
@@ -209,12 +222,15 @@ static void send_channel(struct worker *w, const struct fanout_channel *fc)
 				memcpy(f->gather + g.len, r->frame, r->frame_len);
 				g.len += r->frame_len;
 				g.rec[g.n++] = r;
+				g.is_tracked |= r->is_tracked;
 				i = r->next;
 			}
 		}
 		if (members == 0)
 			return; /* gone meanwhile, or all behind: they follow the chain */
 		passed = send_group(w, fc->channel, &g);
+		for (uint32_t k = 0; g.is_tracked && k < g.n; k++)
+			delivered_live(w, channel_at(&w->channels, fc->channel), g.rec[k]->pos);
 		if (members > passed)
 			count_delay(w, &g, members - passed);
 	}
@@ -235,6 +251,7 @@ static void collect(const struct worker *w, const struct conn *c, struct group *
 		direct[n++] = f->direct[i].record;
 	g->n = 0;
 	g->len = 0;
+	g->is_tracked = false;
 	while (n > 0 || plain != FANOUT_END) {
 		const struct fanout_record *r;
 
@@ -245,6 +262,7 @@ static void collect(const struct worker *w, const struct conn *c, struct group *
 			plain = r->next;
 		}
 		g->rec[g->n++] = r;
+		g->is_tracked |= r->is_tracked;
 		g->len += r->frame_len;
 	}
 }
@@ -271,7 +289,7 @@ static uint32_t merged_stopped(struct worker *w, struct conn *c, const struct gr
 
 	if (!how_far(w, c, sent, &bytes))
 		return 0;
-	complete = locate(g, bytes, &at.off);
+	complete = took(w, c, g, bytes, &at.off);
 	at.is_direct = g->rec[complete]->is_targeted;
 	for (uint32_t i = g->n; i-- > complete;) {
 		const struct fanout_record *r = g->rec[i];
@@ -296,6 +314,7 @@ static void send_merged(struct worker *w, struct conn *c)
 	static struct group g;
 	struct counters_ns *n = &w->count->ns[w->config->namespaces[c->ns].id];
 	ssize_t sent = 0;
+	uint32_t off;
 
 	collect(w, c, &g);
 	if ((c->flags & CONN_BLOCKED) == 0) {
@@ -306,6 +325,8 @@ static void send_merged(struct worker *w, struct conn *c)
 		count_add(&n->bytes_out, (uint64_t)sent);
 	if (sent != (ssize_t)g.len)
 		g.n = merged_stopped(w, c, &g, sent);
+	else if (g.is_tracked)
+		(void)took(w, c, &g, g.len, &off);
 	count_add(&n->deliveries, g.n);
 	if (g.n > 0)
 		count_delay(w, &g, 1);
@@ -395,7 +416,8 @@ static struct fanout_record *fill_record(struct worker *w, uint64_t pos, const s
 				    .frame_len = h->frame_len,
 				    .next = FANOUT_END,
 				    .channel = channel,
-				    .is_targeted = (h->flags & REC_TARGETED) != 0};
+				    .is_targeted = (h->flags & REC_TARGETED) != 0,
+				    .is_tracked = (h->flags & REC_TRACKED) != 0};
 	return r;
 }
 
@@ -472,6 +494,8 @@ static void take_publication(struct worker *w, uint64_t pos, const struct rec *h
 	matched_begin(h->arg[1] != 0);
 	if (index != CHANNEL_NONE && channel_at(&w->channels, index)->state == CHANNEL_SUBSCRIBED) {
 		channel_at(&w->channels, index)->last = pos;
+		if (unlikely(h->flags & REC_TRACKED))
+			delivered_begin(w, pos, (uint32_t)h->arg[1]);
 		if (h->flags & REC_TARGETED)
 			take_targeted(w, pos, h, index);
 		else
@@ -542,6 +566,7 @@ bool fanout_turn(struct worker *w)
 	f->done = read_batch(w, f->done, &h, &control);
 	count_add(&w->count->batches, 1);
 	send_batch(w);
+	delivered_tell(w);
 	own_seen(w);
 	if (control) {
 		const uint8_t *at = ring_at(&w->ring, f->done);

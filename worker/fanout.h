@@ -36,6 +36,7 @@ struct fanout_record {
 	uint32_t channel;
 	uint32_t members; /* live ones that it is for */
 	bool is_targeted;
+	bool is_tracked; /* delivered.h */
 };
 #define FANOUT_END UINT32_MAX
 

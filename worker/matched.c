@@ -18,13 +18,12 @@ void matched_begin(bool is_wanted)
 	tally.n = 0;
 }
 
-/* Keep `hash` if it is among the smallest; they are in growing order, each once. */
-static void keep(uint64_t hash)
+void matched_keep(struct up_matched *t, uint64_t hash)
 {
-	uint64_t *list = tally.user_hash;
-	size_t from = 0, to = tally.n;
+	uint64_t *list = t->user_hash;
+	size_t from = 0, to = t->n;
 
-	if (tally.n == UP_MATCHED_MAX && hash >= list[UP_MATCHED_MAX - 1])
+	if (t->n == UP_MATCHED_MAX && hash >= list[UP_MATCHED_MAX - 1])
 		return;
 	while (from < to) {
 		size_t mid = (from + to) / 2;
@@ -34,11 +33,11 @@ static void keep(uint64_t hash)
 		else
 			to = mid;
 	}
-	if (from < tally.n && list[from] == hash)
+	if (from < t->n && list[from] == hash)
 		return;
-	if (tally.n < UP_MATCHED_MAX)
-		tally.n++;
-	memmove(&list[from + 1], &list[from], (tally.n - 1 - from) * sizeof(*list));
+	if (t->n < UP_MATCHED_MAX)
+		t->n++;
+	memmove(&list[from + 1], &list[from], (t->n - 1 - from) * sizeof(*list));
 	list[from] = hash;
 }
 
@@ -47,7 +46,7 @@ void matched_user(const struct worker *w, const struct user *u)
 	if (!is_counting)
 		return;
 	tally.sockets += u->n;
-	keep(user_cluster_hash(w, u));
+	matched_keep(&tally, user_cluster_hash(w, u));
 }
 
 void matched_members(const struct worker *w, const struct channel *ch)
@@ -61,7 +60,7 @@ void matched_members(const struct worker *w, const struct channel *ch)
 		const struct user *u = user_of(w, conn_at(&w->conns, m[i]));
 
 		if (u != NULL)
-			keep(user_cluster_hash(w, u));
+			matched_keep(&tally, user_cluster_hash(w, u));
 	}
 }
 

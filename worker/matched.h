@@ -12,6 +12,7 @@
 #define RC_MATCHED_H
 
 #include "common/base.h"
+#include "shm/uplink.h"
 
 struct worker;
 struct channel;
@@ -25,5 +26,8 @@ void matched_members(const struct worker *w, const struct channel *ch);
 void matched_user(const struct worker *w, const struct user *u);
 /* To the master, under this number (rec.arg[1]). */
 void matched_tell(struct worker *w, uint64_t number);
+
+/* A user's hash into a list of this kind, if it is among the smallest; they are in growing order, each once. */
+void matched_keep(struct up_matched *t, uint64_t hash);
 
 #endif

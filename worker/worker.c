@@ -139,6 +139,7 @@ void worker_tick(struct worker *w)
 	fanout_publish_cursor(w);
 	if (w->starving_head != CONN_NONE || w->control_overflow.len > 0 || ask_is_waiting(w))
 		publish_resume(w);
+	delivered_tell(w);
 	control_drain_step(w);
 	count_memory(w);
 }
@@ -291,6 +292,7 @@ void worker_free(struct worker *w)
 	user_table_free(w->users);
 	fanout_free(&w->fanout);
 	behind_free(&w->behind);
+	delivered_free(w);
 	latest_free(w);
 	rules_stop(w);
 	ws_pool_free(w->ws_pool);

@@ -16,6 +16,7 @@
  *    behind.c     members that could not take everything: catch-up, slow-client policy
  *    partial.c    frames that somebody has got a piece of
  *    matched.c    how many a publication reaches here, for publishers that ask
+ *    delivered.c  how many have taken a message, for publishers that named it
  *    publish.c    publications and interest up the uplinks
  *    control.c    control records down from the master
  *    ask.c        questions to the master, and its answers
@@ -42,6 +43,7 @@
 #include "worker/behind.h"
 #include "worker/channel.h"
 #include "worker/conn.h"
+#include "worker/delivered.h"
 #include "worker/fanout.h"
 #include "worker/latest.h"
 #include "worker/session.h"
@@ -91,6 +93,7 @@ struct worker {
 	struct wheel wheel;
 	struct fanout fanout;
 	struct behind behind;
+	struct delivered *delivered; /* NULL until there is something to track */
 	struct latest_table latest;
 	struct ws_pool *ws_pool;
 	uint64_t ws_memory;  /* its bound */

@@ -1,11 +1,12 @@
 """Retained messages, stored values, receipts: what is kept for clients and given to them."""
 import json
+import socket
 import threading
 import time
 
 import pytest
 
-from server import CALM
+from server import CALM, raw_socket, upgrade
 from waiting import wait_for
 
 CONFIG = CALM + """
@@ -199,6 +200,69 @@ def test_who_has_read_without_redis(ringcast, connect):
                                               ("none", "m", 404, "unknown_namespace")):
         answer = receipts(server, channel, message_id)
         assert (answer.status, answer.error) == (status, code)
+
+
+@pytest.mark.parametrize("with_redis", [False, True], ids=["local", "redis"])
+def test_how_many_have_it(ringcast, redis_factory, connect, with_redis):
+    """Five sockets, one of which does not read a large message until later."""
+    server = ringcast(CONFIG, redis=redis_factory() if with_redis else None)
+    server.wait_ready()
+    clients = [comes_in(connect, server, "/notice?user=%d" % user, HELLO) for user in (7, 7, 8, 9)]
+    stuck = raw_socket(server)
+    stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    stuck.sendall(upgrade("/notice?user=10"))
+    server.wait_connections(5)
+    text = "x" * 1_000_000
+    for _ in range(8):  # more than the kernel keeps for a socket
+        server.publish_answer({"channel": "notice", "data": {"n": 1, "text": text}})
+    answer = server.publish_answer({"channel": "notice", "data": {"n": 2}, "id": "m2"}).json["result"]
+    assert (answer["sockets"], answer["users"]) == (5, 4)
+
+    def delivered(message_id):
+        return receipts(server, "notice", message_id).json["result"].get("delivered")
+
+    def counts(sockets, of, users, of_users):
+        return {"sockets": sockets, "of": of, "users": users, "of_users": of_users, "partial": False}
+
+    wait_for("four have it", lambda: delivered("m2") == counts(4, 5, 3, 4))
+    for client in clients:
+        assert [client.recv() for _ in range(9)][-1] == json.dumps({"n": 2})
+    assert delivered("m2") == counts(4, 5, 3, 4)
+    server.publish_answer({"channel": "notice", "data": {"n": 3, "_target_users": [7, 12]}, "id": 3})
+    wait_for("both have it", lambda: delivered("3") == counts(2, 2, 1, 1))
+    assert delivered("m3") is None
+    tail = json.dumps({"n": 2}).encode()
+    seen = b""
+    stuck.settimeout(20)
+    while not seen.endswith(tail):
+        piece = stuck.recv(65536)
+        assert piece
+        seen = seen[-100:] + piece
+    wait_for("all have it", lambda: delivered("m2") == counts(5, 5, 4, 4))
+    stuck.close()
+    bad = server.publish_answer({"channel": "notice", "data": {"n": 4}, "id": ""})
+    assert (bad.status, bad.error) == (400, "bad_request")
+
+
+def test_other_replicas_are_not_among_them(ringcast, redis_server, connect):
+    servers = [ringcast(CONFIG, redis=redis_server) for _ in range(2)]
+    for server in servers:
+        server.wait_ready()
+        wait_for("both are known", lambda: len(server.api("/api/info", "POST", "{}").json["result"]["nodes"]) == 2)
+    clients = [comes_in(connect, server, "/notice?user=7", HELLO) for server in servers for _ in range(2)]
+    answer = servers[0].publish_answer({"channel": "notice", "data": {"n": 1}, "id": "m1"}).json["result"]
+    assert (answer["sockets"], answer["users"]) == (4, 1)
+    for client in clients:
+        assert client.recv() == json.dumps({"n": 1})
+    wait_for("both have it", lambda: receipts(servers[0], "notice", "m1").json["result"].get("delivered") == {
+        "sockets": 2, "of": 2, "users": 1, "of_users": 1, "partial": True})
+    assert receipts(servers[1], "notice", "m1").json["result"] == {"read": []}
+
+
+def test_an_id_means_nothing_without_receipts(server, connect):
+    client = comes_in(connect, server, "/news/a", HELLO)
+    assert server.publish_answer({"channel": "news:a", "data": {"room": "a"}, "id": [1]}).status == 200
+    assert client.recv() == json.dumps({"room": "a"})
 
 
 AWAY = CALM + """

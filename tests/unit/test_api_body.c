@@ -199,6 +199,36 @@ static int free_scratch(void **state)
 	return 0;
 }
 
+static void takes_an_id_where_receipts_are_kept(void **state)
+{
+	struct api_publish p;
+	char body[400];
+
+	(void)state;
+	spaces[1].receipts = true;
+#define PARSE(text) parse(text, strlen(text), &p)
+	assert_int_equal(PARSE("{\"channel\":\"forum\",\"data\":1,\"id\":\"m\\u00e4\"}"), 0);
+	assert_int_equal(p.id_len, 3);
+	assert_memory_equal(p.id, "m\xc3\xa4", 3);
+	assert_int_equal(PARSE("{\"channel\":\"forum\",\"data\":1,\"id\":17}"), 0);
+	assert_int_equal(p.id_len, 2);
+	assert_memory_equal(p.id, "17", 2);
+	assert_int_equal(PARSE("{\"channel\":\"forum\",\"data\":1}"), 0);
+	assert_int_equal(p.id_len, 0);
+	refuses("{\"channel\":\"forum\",\"data\":1,\"id\":\"\"}", 400, "bad_request");
+	refuses("{\"channel\":\"forum\",\"data\":1,\"id\":null}", 400, "bad_request");
+	refuses("{\"channel\":\"forum\",\"data\":1,\"id\":[1]}", 400, "bad_request");
+	for (int len = 255; len <= 256; len++) {
+		snprintf(body, sizeof(body), "{\"channel\":\"forum\",\"data\":1,\"id\":\"%0*d\"}", len, 0);
+		assert_int_equal(PARSE(body), len == 255 ? 0 : 400);
+	}
+	/* Elsewhere it means nothing. */
+	assert_int_equal(PARSE("{\"channel\":\"demo:a\",\"data\":1,\"id\":[1]}"), 0);
+	assert_int_equal(p.id_len, 0);
+	spaces[1].receipts = false;
+#undef PARSE
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -209,6 +239,7 @@ int main(void)
 		cmocka_unit_test(refuses_bad_requests),
 		cmocka_unit_test(refuses_what_the_namespace_does_not_take),
 		cmocka_unit_test(refuses_bad_base64),
+		cmocka_unit_test(takes_an_id_where_receipts_are_kept),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, free_scratch);

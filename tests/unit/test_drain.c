@@ -13,6 +13,7 @@
 #include "common/wsframe.h"
 #include "master/admit.h"
 #include "master/ask.h"
+#include "master/delivered.h"
 #include "master/drain.h"
 #include "master/presence.h"
 #include "master/reached.h"
@@ -120,6 +121,32 @@ bool reached_told(struct master *master, const struct child *c, uint32_t number,
 	(void)master;
 	seen.told = number;
 	seen.source[0] = (uint8_t)c->slot;
+	seen.sum = sum_of(payload.p, payload.len);
+	return payload.len > 0;
+}
+
+void delivered_matched(struct master *master, uint32_t number, struct slice payload)
+{
+	(void)master;
+	assert_int_equal(number, seen.told);
+	assert_int_equal(sum_of(payload.p, payload.len), seen.sum);
+}
+
+bool delivered_track(struct master *master, const struct child *c, uint16_t ns_id, uint32_t request,
+		     struct slice id)
+{
+	(void)master;
+	assert_int_equal(ns_id, NS);
+	seen.source[0] = (uint8_t)c->slot;
+	seen.told = request;
+	seen.sum = sum_of(id.p, id.len);
+	return id.len > 0;
+}
+
+bool delivered_told(struct master *master, uint32_t number, struct slice payload)
+{
+	(void)master;
+	seen.told = number;
 	seen.sum = sum_of(payload.p, payload.len);
 	return payload.len > 0;
 }
@@ -292,6 +319,30 @@ static void test_control_is_taken(void **state)
 	assert_false(drain_has_work(&m));
 	/* What the sequencer looks at: nothing is left. */
 	assert_int_equal(m.seq.reader[m.child[0].reader].control_pos, ring_head(&up[0].control));
+}
+
+static void test_deliveries_are_taken(void **state)
+{
+	struct up_rec track = {.type = UP_TRACK, .ns = NS, .request = 5};
+	struct up_rec delivered = {.type = UP_DELIVERED, .total = 6};
+	struct up_rec h = honest;
+
+	(void)state;
+	h.flags = UP_COUNT | UP_TRACKED;
+	h.total = 1;
+	assert_true(uplink_push(&up[0].control, &track, (struct slice){0}, (struct slice){"m1", 2}, false));
+	assert_true(uplink_push(&up[0].data, &h, (struct slice){"r", 1}, (struct slice){"x", 1}, false));
+	(void)drain_turn(&m);
+	assert_int_equal(seen.told, 5);
+	assert_int_equal(seen.published, 1);
+	assert_true(seen.last.is_tracked);
+	assert_true(uplink_push(&up[0].control, &delivered, (struct slice){0}, (struct slice){"m", 1}, false));
+	(void)drain_turn(&m);
+	assert_int_equal(seen.told, 6);
+	assert_int_equal(seen.killed, 0);
+	assert_true(uplink_push(&up[0].control, &delivered, (struct slice){0}, (struct slice){0}, false));
+	(void)drain_turn(&m);
+	assert_int_equal(seen.killed, 1);
 }
 
 static void test_presence_is_taken(void **state)
@@ -791,6 +842,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_control_is_taken),
+		TEST(test_deliveries_are_taken),
 		TEST(test_presence_is_taken),
 		TEST(test_what_is_told_is_taken),
 		TEST(test_limits_are_taken),

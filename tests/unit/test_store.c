@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "common/clock.h"
+#include "master/delivered.h"
 #include "master/receipts.h"
 #include "master/redis_cmd.h"
 #include "tests/unit/redis_rig.h"
@@ -58,6 +59,21 @@ size_t ask_reply_max(const struct master *m)
 {
 	(void)m;
 	return got.max;
+}
+
+/* Message "d" is known as number 9. */
+uint32_t delivered_find(const struct master *m, uint16_t ns_id, struct slice room, struct slice id)
+{
+	(void)m;
+	(void)room;
+	assert_int_equal(ns_id, 3);
+	return id.len == 1 && id.p[0] == 'd' ? 9 : 0;
+}
+
+int delivered_put(const struct master *m, uint32_t number, struct buf *out)
+{
+	(void)m;
+	return number == 0 ? 0 : buf_printf(out, ",\"delivered\":%u", number);
 }
 
 /* ---- the stage */
@@ -188,6 +204,8 @@ static void readers_are_kept_in_redis(void **state)
 	ask(&s, UP_ASK_RECEIPTS, "a:b", "m%1", 3, 0);
 	assert_int_equal(got.reply, REC_REPLY_OK);
 	assert_string_equal(got.text, "{\"read\":[]}");
+	ask(&s, UP_ASK_RECEIPTS, "a:b", "d", 1, 0);
+	assert_string_equal(got.text, "{\"read\":[],\"delivered\":9}");
 	ask(&s, UP_ASK_RECEIPT, "a:b", "u\"7\0m%1", 7, 0);
 	assert_int_equal(got.reply, REC_REPLY_OK);
 	ask(&s, UP_ASK_RECEIPT, "a:b", "u\"7\0m%1", 7, 0); /* again: the first counts */
@@ -221,6 +239,8 @@ static void readers_are_kept_here_without_redis(void **state)
 	stage_open(&s, false);
 	ASK(&s, UP_ASK_RECEIPTS, "m");
 	assert_string_equal(got.text, "{\"read\":[]}");
+	ASK(&s, UP_ASK_RECEIPTS, "d");
+	assert_string_equal(got.text, "{\"read\":[],\"delivered\":9}");
 	for (unsigned i = 0; i < RECEIPTS_LOCAL_MAX + 10; i++) {
 		int len = snprintf(payload, sizeof(payload), "7%cm%u", 0, i);
 

@@ -277,6 +277,7 @@ static uint64_t publish_tagged(struct rig *r, struct rig_channel *ch, uint8_t op
 			.time_ns = clock_mono_ns(),
 			.slot = tag != 0 ? 0 : REC_ALL,
 			.incarnation = tag != 0 ? 7 : 0,
+			.flags = r->rec_flags,
 			.arg = {tag, matched}};
 
 	ch->last = commit(r, &h, room, (struct slice){p, len}, ch->last);
@@ -365,7 +366,7 @@ uint64_t rig_publish_to(struct rig *r, unsigned ns, uint8_t opcode, const char *
 			.seq = ++ch->seq,
 			.time_ns = clock_mono_ns(),
 			.slot = REC_ALL,
-			.flags = REC_TARGETED,
+			.flags = (uint16_t)(REC_TARGETED | r->rec_flags),
 			.arg = {0, matched}};
 
 	rig_targets(r, ns, users, groups, &block);

@@ -83,6 +83,7 @@ struct rig {
 	void *arg;
 	/* Called for each record of the control uplink, before the rig acts on it. */
 	void (*on_control)(struct rig *r, const struct up_view *v);
+	uint16_t rec_flags; /* of all publications, besides */
 	bool auto_answer; /* REC_ANSWER to requests that want one */
 };
 
