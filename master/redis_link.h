@@ -18,7 +18,8 @@
  *
  * Liveness: a PING every cfg.ping_interval; dead when cfg.timeout has passed since it left and no byte came
  * meanwhile (its answer queues behind a large payload that still trickles in). What waits in the socket is
- * read before the verdict, so a loop that was held up blames nobody. While the owner has paused reading, the
+ * read before the verdict, and when the verdict itself comes late, half of the time is given again, so a loop
+ * that was held up blames nobody. While the owner has paused reading, the
  * clocks stand still. Each PING of a link that commands travel on asks for the server's role, too: a server
  * that became a replica is a lost one ("replica").
  *

@@ -51,6 +51,7 @@ static void send_ping(struct redis_link *l)
 		return;
 	}
 	l->pinging = true;
+	l->has_grace = false;
 	l->role_due = role;
 	l->ping_owed = l->owed;
 	l->ping_end = l->put_bytes;
@@ -309,6 +310,19 @@ void redis_link_resume(struct redis_link *l)
 		ev_feed_event(l->loop, &l->io, EV_READ);
 }
 
+/* The timer came much too late: this process stood still, and perhaps the other end with it (one machine, or one
+ * virtual host). Once for each PING, half of the time again before anybody is blamed. */
+static bool give_grace(struct redis_link *l, uint64_t now)
+{
+	uint64_t half = ms_ns(l->cfg->timeout) / 2;
+
+	if (l->has_grace || now - ping_deadline(l) < half / 2)
+		return false;
+	l->has_grace = true;
+	l->progress_ns = now - half;
+	return true;
+}
+
 void redis_link_check(struct redis_link *l)
 {
 	uint64_t now;
@@ -318,7 +332,7 @@ void redis_link_check(struct redis_link *l)
 	if (l->state != OPEN || l->paused)
 		return;
 	now = clock_mono_ns();
-	if (l->pinging && now >= ping_deadline(l)) {
+	if (l->pinging && now >= ping_deadline(l) && !give_grace(l, now)) {
 		redis_link_fail(l, "timeout");
 		return;
 	}

@@ -42,6 +42,7 @@ struct redis_link {
 	uint64_t owed;      /* answers that own commands still get (publisher) */
 	uint64_t ping_owed; /* of these, how many come before the PING's */
 	bool pinging;
+	bool has_grace; /* given for the PING that is out */
 	bool role_due;                  /* the answer to INFO comes before the PING's */
 	uint64_t put_bytes, sent_bytes; /* totals of this connection */
 	uint64_t ping_end;              /* value of sent_bytes when the PING has left */

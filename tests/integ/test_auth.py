@@ -228,9 +228,11 @@ def test_leaving_while_it_is_asked(ringcast, hook, clients):
     server = ringcast(config(hook, 'concurrency = 4'), workers=1)
     hook.answer = lambda request: hook.hang()
     socks = [socket.create_connection((server.host, server.port)) for _ in range(12)]
-    for sock in socks:
+    for sock in socks[:4]:
         sock.sendall(upgrade("/room/7?user_id=7"))
     wait_for("four are asked", lambda: len(hook.requests) == 4)
+    for sock in socks[4:]:  # these wait, in whatever order they are read
+        sock.sendall(upgrade("/room/7?user_id=7"))
     for sock in socks[:6]:
         sock.close()
     wait_for("others take their place", lambda: len(hook.requests) == 8)
