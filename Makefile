@@ -105,11 +105,13 @@ test-tsan: ## unit tests and the ring's thread stress under TSan
 	@tests/run --build $(BUILD) --san thread
 
 .PHONY: install
-install: all ## install into $(DESTDIR)$(PREFIX)
-	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man8 \
+install: all $(BUILD)/ringcast-bench ## install into $(DESTDIR)$(PREFIX)
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,sbin bin share/man/man8 share/man/man1) \
 	  $(DESTDIR)$(PREFIX)/share/doc/ringcast $(DESTDIR)$(PREFIX)/share/doc/ringcast/examples
 	install -m 755 $(BUILD)/ringcast $(DESTDIR)$(PREFIX)/sbin/ringcast
+	install -m 755 $(BUILD)/ringcast-bench $(DESTDIR)$(PREFIX)/bin/ringcast-bench
 	install -m 644 docs/ringcast.8 $(DESTDIR)$(PREFIX)/share/man/man8/
+	$(if $(wildcard docs/*.1),install -m 644 $(wildcard docs/*.1) $(DESTDIR)$(PREFIX)/share/man/man1/)
 	install -m 644 README.md LICENSE docs/*.md $(DESTDIR)$(PREFIX)/share/doc/ringcast/
 	install -m 644 etc/*.conf $(DESTDIR)$(PREFIX)/share/doc/ringcast/examples/
 
@@ -239,10 +241,10 @@ BENCH_LOAD  := $(wildcard bench/load*.c) bench/hist.c bench/payload.c bench/trac
 BENCH_FLOOR := $(wildcard bench/floor*.c) bench/payload.c
 # io_uring is an extra of the floor program alone, left out where liburing is not installed.
 BENCH_URING := $(if $(wildcard /usr/include/liburing.h),-luring)
-BENCH_BIN   := $(BUILD)/bench-load $(BUILD)/bench-floor $(if $(wildcard bench/ring.c),$(BUILD)/bench-ring)
+BENCH_BIN   := $(BUILD)/ringcast-bench $(BUILD)/bench-floor $(if $(wildcard bench/ring.c),$(BUILD)/bench-ring)
 
 $(BUILD)/bench/floor_uring.o: CFLAGS_RC += $(if $(BENCH_URING),-DHAVE_LIBURING)
-$(BUILD)/bench-load: $(BENCH_LOAD:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
+$(BUILD)/ringcast-bench: $(BENCH_LOAD:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
 $(BUILD)/bench-floor: $(BENCH_FLOOR:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
 $(BUILD)/bench-floor: BENCH_LIBS = $(BENCH_URING)
 $(BUILD)/bench-ring: $(BUILD)/bench/ring.o $(SRC_SHM:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
@@ -250,15 +252,15 @@ $(BENCH_BIN):
 	$(call say,LINK)
 	$(Q)$(CC) $(CFLAGS_RC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--as-needed $(BENCH_LIBS) $(filter-out -ljemalloc,$(LIBS))
 
-.PHONY: bench bench-core bench-feeds bench-selftest
-bench: $(BENCH_BIN) ## build the bench programs: build/bench-load, -floor, -ring
+.PHONY: bench-programs bench-core bench-feeds bench-selftest
+bench-programs: $(BENCH_BIN) ## build them: build/ringcast-bench, bench-floor, bench-ring
 
-bench-selftest: $(BUILD)/bench-load ## does the load client see planted faults?
+bench-selftest: $(BUILD)/ringcast-bench ## does the load client see planted faults?
 	@$(PY) bench/selftest.py $(BUILD)
 
 bench-core: ## the core's figures beside the floor program's and the budgets (about 3 minutes)
 	@etc/install-packages.sh build run test
-	@$(MAKE) --no-print-directory all bench
+	@$(MAKE) --no-print-directory all bench-programs
 	@$(PY) bench/run.py --build $(BUILD) $(ARGS)
 
 bench-feeds: ## the feeds beside the original's manager, and one among many (about 12 minutes)

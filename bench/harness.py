@@ -83,7 +83,7 @@ class Bench:
 
     def load(self, server, **options):
         """One run of the load client; a run in which anything was lost has no figures."""
-        argv = [self.build + "/bench-load", "--json", "--target", server.target, "--pid", str(server.pid),
+        argv = [self.build + "/ringcast-bench", "--json", "--target", server.target, "--pid", str(server.pid),
                 "--redis", "unix:" + self.redis_path, "--size", str(SIZE)]
         for name, value in options.items():
             argv += ["--" + name.replace("_", "-")] + ([] if value is True else [str(value)])

@@ -45,7 +45,7 @@ static void fork_one(struct parent *p, int (*run)(const struct load_opts *, stru
 	pid_t pid = fork();
 
 	if (pid == -1) {
-		perror("bench-load: fork");
+		perror("ringcast-bench: fork");
 		p->failed = true;
 		return;
 	}
@@ -183,7 +183,7 @@ static void phase_connect(struct parent *p)
 	after = sample(p, false);
 	p->m.connect_cpu_ns = since(after.cpu_ns, before.cpu_ns);
 	if (!p->o->json)
-		fprintf(stderr, "bench-load: connected\n");
+		fprintf(stderr, "ringcast-bench: connected\n");
 }
 
 static void phase_hold(struct parent *p)
@@ -291,7 +291,7 @@ int main(int argc, char **argv)
 	p.sh = shared_make();
 	p.deadline_ns = seconds(opts.max_s);
 	if (!p.sh || prepare() == -1) {
-		fprintf(stderr, "bench-load: %s\n", strerror(errno));
+		fprintf(stderr, "ringcast-bench: %s\n", strerror(errno));
 		return 1;
 	}
 	phase_connect(&p);

@@ -15,7 +15,7 @@
 #include "common/clock.h"
 
 static const char usage_text[] =
-	"bench-load: WebSocket clients that check every message, and publishers to feed them\n"
+	"ringcast-bench: WebSocket clients that check every message, and publishers to feed them\n"
 	"\n"
 	"clients\n"
 	"  --target ADDR      where they connect: 127.0.0.1:8080 or unix:/path (127.0.0.1:8080)\n"
@@ -114,7 +114,7 @@ static const struct opt {
 
 static _Noreturn void usage_error(const char *what, const char *value)
 {
-	fprintf(stderr, "bench-load: %s%s%s (--help lists the options)\n", what, value ? ": " : "",
+	fprintf(stderr, "ringcast-bench: %s%s%s (--help lists the options)\n", what, value ? ": " : "",
 		value ? value : "");
 	exit(2);
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Does the load client see what it is there to see?
 
-A small WebSocket server with one planted fault at a time, and what bench-load must say about each. A client
+A small WebSocket server with one planted fault at a time, and what ringcast-bench must say about each. A client
 that finds nothing proves a server right only if it finds these.
 
     bench/selftest.py BUILD-DIRECTORY
@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 
-ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # bench-load always asks with the sample key of RFC 6455
+ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # ringcast-bench always asks with the sample key of RFC 6455
 AT, WHO, MESSAGES = 50, 2, 120  # the fault meets client WHO at message AT of MESSAGES
 
 
@@ -157,7 +157,7 @@ async def run_case(build, fault, options):
     publishers = await asyncio.start_server(server.publisher, "127.0.0.1", 0)
     port = lambda s: s.sockets[0].getsockname()[1]
     load = await asyncio.create_subprocess_exec(
-        build + "/bench-load", "--json", "--conns", "6", "--publish", "http", "--rate", "400",
+        build + "/ringcast-bench", "--json", "--conns", "6", "--publish", "http", "--rate", "400",
         "--messages", str(MESSAGES), "--concurrency", "1", "--max-seconds", "20", "--run", "4660",
         "--target", f"127.0.0.1:{port(clients)}", "--http", f"127.0.0.1:{port(publishers)}", *options,
         stdout=subprocess.PIPE)

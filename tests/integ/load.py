@@ -1,4 +1,4 @@
-"""build/bench-load: clients that check each message (once, in order, from the 101 on), and publishers."""
+"""build/ringcast-bench: clients that check each message (once, in order, from the 101 on), and publishers."""
 import json
 import os
 import subprocess
@@ -7,14 +7,14 @@ from server import BUILD
 from waiting import SCALE
 
 # Of the plain build, also when the server is one with sanitizers: it is the measure, not what is measured.
-BENCH_LOAD = os.path.join(os.environ.get("RINGCAST_BENCH", BUILD), "bench-load")
+RINGCAST_BENCH = os.path.join(os.environ.get("RINGCAST_BENCH", BUILD), "ringcast-bench")
 
 
 class Load:
     """A run in the background; finish() returns its report."""
 
     def __init__(self, server, *args, seconds=60, **options):
-        command = [BENCH_LOAD, "--json", "--target", "%s:%d" % (server.host, server.port),
+        command = [RINGCAST_BENCH, "--json", "--target", "%s:%d" % (server.host, server.port),
                    "--http", "%s:%d" % (server.host, server.admin_port), "--path", "/ws/room%d",
                    "--max-seconds", str(int(seconds * SCALE))]
         options.setdefault("drain", int(20 * SCALE))
@@ -33,7 +33,7 @@ class Load:
         except subprocess.TimeoutExpired:
             self.process.kill()
             out, err = self.process.communicate()
-            raise AssertionError("bench-load does not end: %s %s" % (out[-2000:], err[-2000:]))
+            raise AssertionError("ringcast-bench does not end: %s %s" % (out[-2000:], err[-2000:]))
         assert out, err
         report = json.loads(out.splitlines()[-1])
         if ok:
