@@ -59,7 +59,7 @@ static uint64_t sum_workers(const struct nodes *n, size_t offset)
 {
 	uint64_t v = 0;
 
-	for (unsigned i = 0; i < SLOT_MAX; i++)
+	for (unsigned i = 0; i < globals_slots(n->m->globals); i++)
 		v += count_get(
 			(const counter *)(const void *)(n->counters + (size_t)i * COUNTERS_BLOCK + offset));
 	return v;

@@ -12,6 +12,7 @@
 
 #include "common/log.h"
 #include "master/signals.h"
+#include "master/status.h"
 #include "master/subscribe.h"
 
 #define FIXED_FDS 16
@@ -187,6 +188,7 @@ int spawn_worker(struct master *m, struct child *c, struct generation *g, unsign
 			    .wake_fd = -1};
 	if (open_slot(m, c, seq_head(&m->seq)) == -1)
 		return -1;
+	status_slot(m, c->slot);
 	if (fork_worker(m, c, &pid) == -1) {
 		int saved = errno;
 

@@ -23,6 +23,12 @@ void status_worker(struct master *m, const struct child *c)
 	SET(worker[c->slot].state, is_alive ? c->state : WORKER_EMPTY);
 }
 
+void status_slot(struct master *m, uint16_t slot)
+{
+	if (slot >= globals_slots(m->globals))
+		SET(n_slots, slot + 1u);
+}
+
 void status_restarted(struct master *m, uint16_t slot)
 {
 	SET(worker[slot].restarts,

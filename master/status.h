@@ -9,6 +9,9 @@
 /* A worker's state changed. */
 void status_worker(struct master *m, const struct child *c);
 
+/* A worker is about to be started in that slot. */
+void status_slot(struct master *m, uint16_t slot);
+
 /* The worker of that slot is being replaced. */
 void status_restarted(struct master *m, uint16_t slot);
 

@@ -42,6 +42,8 @@ struct globals {
 	_Atomic uint32_t redis_state;   /* bit 0: subscriber link up, bit 1: publisher link up */
 	_Atomic uint32_t redis_channels;
 	_Atomic uint32_t is_stopping;
+	_Atomic uint32_t n_slots; /* globals_slots(): slots before it have had a worker, for those who read all counters: those of
+				    * the others are pages that even a look would make */
 	_Atomic uint64_t redis_rtt_us, redis_pending_messages, redis_pending_bytes;
 	_Atomic uint64_t redis_address[20]; /* globals_address() */
 	_Atomic uint32_t cluster_nodes; /* live replicas, this one included */
@@ -78,6 +80,11 @@ static inline const char *globals_address(const struct globals *g, char dst[GLOB
 		memcpy(dst + i * sizeof(word), &word, sizeof(word));
 	}
 	return dst;
+}
+
+static inline unsigned globals_slots(const struct globals *g)
+{
+	return (unsigned)u64_min(atomic_load_explicit(&g->n_slots, memory_order_relaxed), SLOT_MAX);
 }
 
 #define GLOBALS_BYTES ALIGN_UP(sizeof(struct globals), 4096u)

@@ -40,7 +40,7 @@ static uint64_t host_connections(const struct worker *w)
 {
 	uint64_t n = 0;
 
-	for (unsigned i = 0; i < SLOT_MAX; i++) {
+	for (unsigned i = 0; i < globals_slots(w->globals); i++) {
 		const struct counters *c = counters_block(w->all_counters, i);
 
 		if (atomic_load_explicit(&w->globals->worker[i].state, memory_order_relaxed) != WORKER_EMPTY)

@@ -27,7 +27,7 @@ static int by_worker_ns(struct worker *w, struct buf *out, const char *name, con
 {
 	if (head(out, name, type, help) == -1)
 		return -1;
-	for (unsigned slot = 0; slot < SLOT_MAX; slot++) {
+	for (unsigned slot = 0; slot < globals_slots(w->globals); slot++) {
 		const uint8_t *block = w->all_counters + (size_t)slot * COUNTERS_BLOCK;
 
 		for (unsigned ns = 0; is_used(w, slot) && ns < stats_namespaces(w); ns++) {
@@ -171,7 +171,7 @@ static int workers(struct worker *w, struct buf *out)
 	if (head(out, "ringcast_ring_lag_bytes", "gauge",
 		 "Bytes of the ring that the worker has before it.") == -1)
 		return -1;
-	for (unsigned i = 0; i < SLOT_MAX; i++) {
+	for (unsigned i = 0; i < globals_slots(w->globals); i++) {
 		if (stats_u32(&w->globals->worker[i].state) != WORKER_EMPTY &&
 		    buf_printf(out, "ringcast_ring_lag_bytes{worker=\"%u\"} %" PRIu64 "\n", i,
 			       stats_lag(w, i)) == -1)

@@ -12,9 +12,10 @@
 
 uint64_t stats_sum(const struct worker *w, size_t offset)
 {
-	uint64_t n = 0;
+	uint64_t n = count_get(
+		(const counter *)(w->all_counters + (size_t)COUNTERS_MASTER_BLOCK * COUNTERS_BLOCK + offset));
 
-	for (unsigned i = 0; i <= COUNTERS_MASTER_BLOCK; i++)
+	for (unsigned i = 0; i < globals_slots(w->globals); i++)
 		n += count_get((const counter *)(w->all_counters + (size_t)i * COUNTERS_BLOCK + offset));
 	return n;
 }
@@ -67,7 +68,7 @@ static uint64_t pss_of_all(const struct worker *w)
 {
 	uint64_t n = pss_of(w->globals->master_pid);
 
-	for (unsigned i = 0; i < SLOT_MAX; i++) {
+	for (unsigned i = 0; i < globals_slots(w->globals); i++) {
 		if (stats_u32(&w->globals->worker[i].state) != WORKER_EMPTY)
 			n += pss_of(stats_u32(&w->globals->worker[i].pid));
 	}
@@ -90,7 +91,7 @@ static unsigned serving(const struct worker *w)
 	uint32_t generation = stats_u32(&w->globals->generation);
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < SLOT_MAX; i++) {
+	for (unsigned i = 0; i < globals_slots(w->globals); i++) {
 		const struct globals_worker *g = &w->globals->worker[i];
 
 		n += stats_u32(&g->state) == WORKER_SERVE && stats_u32(&g->generation) == generation;
@@ -199,7 +200,7 @@ static int put_ring(struct worker *w, struct buf *out)
 {
 	uint64_t lag = 0;
 
-	for (unsigned i = 0; i < SLOT_MAX; i++) {
+	for (unsigned i = 0; i < globals_slots(w->globals); i++) {
 		if (stats_u32(&w->globals->worker[i].state) != WORKER_EMPTY)
 			lag = u64_max(lag, stats_lag(w, i));
 	}
@@ -273,7 +274,7 @@ static int put_workers(struct worker *w, struct buf *out)
 
 	if (buf_puts(out, "\"workers\":[") == -1)
 		return -1;
-	for (unsigned i = 0; i < SLOT_MAX; i++) {
+	for (unsigned i = 0; i < globals_slots(w->globals); i++) {
 		const struct globals_worker *g = &w->globals->worker[i];
 		const struct counters *c = counters_block(w->all_counters, i);
 		uint32_t state = stats_u32(&g->state);

@@ -145,6 +145,7 @@ static void fill_globals(struct rig *r)
 	for (unsigned i = 0; i < NS_ID(0); i++)
 		snprintf(g->namespaces[i], sizeof(g->namespaces[0]), "old%u", i);
 	atomic_store(&g->n_namespaces, (uint32_t)NS_ID(RIG_NAMESPACES));
+	atomic_store(&g->n_slots, 1u);
 	atomic_store(&g->worker[0].state, (uint32_t)WORKER_SERVE);
 	atomic_store(&g->worker[0].pid, (uint32_t)getpid());
 	g->magic = GLOBALS_MAGIC;
