@@ -30,7 +30,7 @@ INC       := -I. -isystem $(LLHTTP_H)
 # The sanitizers bring their own allocator, so jemalloc is left out of those builds.
 JEMALLOC  := $(if $(SAN),,-ljemalloc)
 CFLAGS_RC := $(CSTD) $(WARN) $(OPT) $(INC) $(if $(SAN),,-DRC_JEMALLOC) $(CFLAGS)
-LIBS      := -lhiredis -lev -lwslay -lconfuse -lcurl -ljansson -lssl -lcrypto -lpthread -lm $(JEMALLOC)
+LIBS      := -lhiredis -lev -lwslay -lconfuse -ljansson -lssl -lcrypto -lpthread -lm $(JEMALLOC)
 
 # ---- the server
 
@@ -140,11 +140,14 @@ head_words = $(patsubst $(1)=$(2)=%,%,$(filter $(1)=$(2)=%,$(HEADS)))
 head_files = $(filter-out common/%,$(wildcard $(subst %,*,$(call head_words,$(1),LINK))))
 head_objs  = $(patsubst %.c,$(2)/%.o,$(call head_files,$(1)))
 
+# Libraries that are loaded later (libcurl) find a test's function in place of the C library's, too.
+TEST_LD := -Wl,--as-needed -Wl,--export-dynamic-symbol=getaddrinfo
+
 define unit_rule
 $(BUILD)/tests/$(notdir $(1:.c=)): $(BUILD)/$(1:.c=.o) $(call head_objs,$(1),$(BUILD)) $(OBJ_COMMON) $(OBJ_LLHTTP)
 	@mkdir -p $$(@D)
 	$$(call say,LINK)
-	$$(Q)$$(CC) $$(CFLAGS_RC) $$(LDFLAGS) -o $$@ $$(filter %.o,$$^) -Wl,--as-needed -lcmocka $(call head_words,$(1),LIBS) $$(LIBS)
+	$$(Q)$$(CC) $$(CFLAGS_RC) $$(LDFLAGS) -o $$@ $$(filter %.o,$$^) $$(TEST_LD) -lcmocka $(call head_words,$(1),LIBS) $$(LIBS)
 endef
 $(foreach t,$(UNIT),$(eval $(call unit_rule,$(t))))
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/curl_lib.h"
 #include "common/jwks.h"
 #include "master/config_build.h"
 #include "master/config_file.h"
@@ -97,7 +98,11 @@ static void must_be_given(struct scan_doc *doc, const struct scan_section *sec, 
 static void build_hook(struct scan_doc *doc, const struct scan_section *sec, struct cfg_auth *a)
 {
 	struct value_error err = {""};
+	const char *why;
 
+	/* Here, and not in each worker: they inherit it. */
+	if (curl_lib_load(&why) == -1)
+		build_problem(doc, sec, "type", "\"hook\" needs libcurl: %s", why);
 	must_be_given(doc, sec, "url", "hook");
 	if (build_value(sec, "url") != NULL && value_hook_url(build_value(sec, "url"), &err) == -1)
 		build_problem(doc, sec, "url", "%s", err.s);

@@ -1,12 +1,15 @@
 #include "worker/auth_http.h"
 
-#include <curl/curl.h>
 #include <errno.h>
 #include <ev.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/curl_lib.h"
+
 #define POOL_MAX 64u /* idle handles of a client that are kept */
+
+static const struct curl_lib *lib; /* loaded before there is an engine */
 
 struct http_engine {
 	struct ev_loop *loop;
@@ -62,7 +65,7 @@ static void unlink_call(struct http_call **list, struct http_call *call)
 static void free_call(struct http_call *call)
 {
 	if (call->easy != NULL)
-		curl_easy_cleanup(call->easy);
+		lib->easy_cleanup(call->easy);
 	buf_free(&call->request);
 	buf_free(&call->answer);
 	free(call);
@@ -73,7 +76,7 @@ static void retire(struct http_call *call)
 {
 	struct http_client *c = call->client;
 
-	(void)curl_multi_remove_handle(c->engine->multi, call->easy);
+	(void)lib->multi_remove_handle(c->engine->multi, call->easy);
 	unlink_call(&c->active, call);
 	buf_free(&call->request);
 	buf_free(&call->answer);
@@ -114,7 +117,7 @@ static int set_options(struct http_call *call)
 
 #define SET(option, value)                                                                                   \
 	if (bad == CURLE_OK)                                                                                 \
-	bad = curl_easy_setopt(e, option, value)
+	bad = lib->easy_setopt(e, option, value)
 	SET(CURLOPT_URL, c->url);
 	SET(CURLOPT_UNIX_SOCKET_PATH, c->socket_path);
 	SET(CURLOPT_HTTPHEADER, c->headers);
@@ -149,7 +152,7 @@ static struct http_call *new_call(struct http_client *c)
 	if (call == NULL)
 		return NULL;
 	call->client = c;
-	call->easy = curl_easy_init();
+	call->easy = lib->easy_init();
 	if (call->easy == NULL || set_options(call) == -1) {
 		free_call(call);
 		return NULL;
@@ -169,11 +172,11 @@ struct http_call *http_post(struct http_client *c, struct buf *body, uint32_t ti
 	call->head = 0;
 	call->done = done;
 	call->arg = arg;
-	if (curl_easy_setopt(call->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->request.len) !=
+	if (lib->easy_setopt(call->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->request.len) !=
 		    CURLE_OK ||
-	    curl_easy_setopt(call->easy, CURLOPT_POSTFIELDS, call->request.p) != CURLE_OK ||
-	    curl_easy_setopt(call->easy, CURLOPT_TIMEOUT_MS, (long)timeout_ms) != CURLE_OK ||
-	    curl_multi_add_handle(c->engine->multi, call->easy) != CURLM_OK) {
+	    lib->easy_setopt(call->easy, CURLOPT_POSTFIELDS, call->request.p) != CURLE_OK ||
+	    lib->easy_setopt(call->easy, CURLOPT_TIMEOUT_MS, (long)timeout_ms) != CURLE_OK ||
+	    lib->multi_add_handle(c->engine->multi, call->easy) != CURLM_OK) {
 		free_call(call);
 		return NULL;
 	}
@@ -214,7 +217,7 @@ static void finish(struct http_call *call, CURLcode code)
 
 	if (code != CURLE_OK)
 		answer.failure = failure_of(code, call);
-	else if (curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status) == CURLE_OK && status > 0)
+	else if (lib->easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status) == CURLE_OK && status > 0)
 		answer = (struct http_answer){.status = (int)status};
 	/* The handle goes back first: `done` may start the next request, or free the client. */
 	body = call->answer;
@@ -233,11 +236,11 @@ static void collect(struct http_engine *e)
 	int left;
 	char *call;
 
-	while ((m = curl_multi_info_read(e->multi, &left)) != NULL) {
+	while ((m = lib->multi_info_read(e->multi, &left)) != NULL) {
 		CURLcode code = m->data.result; /* `m` is gone with its handle */
 
 		if (m->msg == CURLMSG_DONE &&
-		    curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &call) == CURLE_OK)
+		    lib->easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &call) == CURLE_OK)
 			finish((struct http_call *)(void *)call, code);
 	}
 }
@@ -246,7 +249,7 @@ static void act(struct http_engine *e, curl_socket_t fd, int events)
 {
 	int running;
 
-	(void)curl_multi_socket_action(e->multi, fd, events, &running);
+	(void)lib->multi_socket_action(e->multi, fd, events, &running);
 	collect(e);
 }
 
@@ -282,7 +285,7 @@ static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void 
 	}
 	if (s == NULL) {
 		s = calloc(1, sizeof(*s));
-		if (s == NULL || curl_multi_assign(e->multi, fd, s) != CURLM_OK) {
+		if (s == NULL || lib->multi_assign(e->multi, fd, s) != CURLM_OK) {
 			free(s);
 			return -1;
 		}
@@ -312,24 +315,32 @@ static int watch_timer(CURLM *multi, long ms, void *arg)
 
 struct http_engine *http_engine_new(struct ev_loop *loop, unsigned connections)
 {
-	struct http_engine *e = calloc(1, sizeof(*e));
+	struct http_engine *e;
+	const char *why;
 
-	if (e == NULL || curl_global_init(CURL_GLOBAL_ALL) != CURLE_OK) {
+	/* The master has it loaded; a second time costs nothing. */
+	if (curl_lib_load(&why) == -1) {
+		errno = ENOENT;
+		return NULL;
+	}
+	lib = curl_lib();
+	e = calloc(1, sizeof(*e));
+	if (e == NULL || lib->global_init(CURL_GLOBAL_ALL) != CURLE_OK) {
 		free(e);
 		errno = ENOMEM;
 		return NULL;
 	}
 	e->loop = loop;
-	e->multi = curl_multi_init();
+	e->multi = lib->multi_init();
 	ev_timer_init(&e->timer, on_timer, 0, 0);
 	e->timer.data = e;
 	if (e->multi == NULL ||
-	    curl_multi_setopt(e->multi, CURLMOPT_SOCKETFUNCTION, watch_socket) != CURLM_OK ||
-	    curl_multi_setopt(e->multi, CURLMOPT_SOCKETDATA, e) != CURLM_OK ||
-	    curl_multi_setopt(e->multi, CURLMOPT_TIMERFUNCTION, watch_timer) != CURLM_OK ||
-	    curl_multi_setopt(e->multi, CURLMOPT_TIMERDATA, e) != CURLM_OK ||
-	    curl_multi_setopt(e->multi, CURLMOPT_MAXCONNECTS, (long)connections) != CURLM_OK ||
-	    curl_multi_setopt(e->multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING) != CURLM_OK) {
+	    lib->multi_setopt(e->multi, CURLMOPT_SOCKETFUNCTION, watch_socket) != CURLM_OK ||
+	    lib->multi_setopt(e->multi, CURLMOPT_SOCKETDATA, e) != CURLM_OK ||
+	    lib->multi_setopt(e->multi, CURLMOPT_TIMERFUNCTION, watch_timer) != CURLM_OK ||
+	    lib->multi_setopt(e->multi, CURLMOPT_TIMERDATA, e) != CURLM_OK ||
+	    lib->multi_setopt(e->multi, CURLMOPT_MAXCONNECTS, (long)connections) != CURLM_OK ||
+	    lib->multi_setopt(e->multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING) != CURLM_OK) {
 		http_engine_free(e);
 		errno = ENOMEM;
 		return NULL;
@@ -341,9 +352,9 @@ void http_engine_free(struct http_engine *e)
 {
 	if (e == NULL)
 		return;
-	(void)curl_multi_cleanup(e->multi);
+	(void)lib->multi_cleanup(e->multi);
 	ev_timer_stop(e->loop, &e->timer);
-	curl_global_cleanup();
+	lib->global_cleanup();
 	free(e);
 }
 
@@ -375,7 +386,7 @@ static int set_address(struct http_client *c, const char *url)
 
 static int add_header(struct http_client *c, const char *line)
 {
-	struct curl_slist *more = curl_slist_append(c->headers, line);
+	struct curl_slist *more = lib->slist_append(c->headers, line);
 
 	if (more == NULL)
 		return -1;
@@ -427,7 +438,7 @@ void http_client_free(struct http_client *c)
 		unlink_call(&c->idle, call);
 		free_call(call);
 	}
-	curl_slist_free_all(c->headers);
+	lib->slist_free_all(c->headers);
 	free(c->url);
 	free(c->socket_path);
 	free(c);

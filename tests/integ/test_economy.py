@@ -102,3 +102,43 @@ def test_an_idle_server_is_idle(ringcast, connect):
     before = used()
     hold_for("open", lambda: clients[0].is_open(), 5)
     assert used() - before < 0.25 * SCALE
+
+
+def mappings(server):
+    """Of all its processes: (what is mapped, its share in KiB)."""
+    found = []
+    for pid in [server.pid] + server.worker_pids():
+        with open("/proc/%d/smaps" % pid) as f:
+            for line in f:
+                head = re.match(r"[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+\s*(.*)", line)
+                if head:
+                    name = head.group(1)
+                elif line.startswith("Pss:"):
+                    found.append((name, int(line.split()[1])))
+    return found
+
+
+HOOK = """
+auth "app" { type = "hook"  url = "http://127.0.0.1:1/" }
+namespace "demo" { path = "/ws/{room}"  auth = "app" }
+"""
+
+
+def test_an_empty_server_is_small(ringcast):
+    """8 MiB in all, without the ring: what nobody asks for is not loaded, and a look at the counters makes none."""
+    server = ringcast(workers=2)
+    server.wait_ready()
+    server.stats(), server.metrics()
+    found = mappings(server)
+    assert not [name for name, _ in found if "libcurl" in name]
+    counters = sum(kib for name, kib in found if "ringcast-counters" in name)
+    assert 0 < counters <= 3 * 16 + 16  # a block of 16 KiB each for two workers and the master, and one for a replaced one
+    if not [name for name, _ in found if "libasan" in name or "libtsan" in name]:
+        assert sum(kib for name, kib in found if "ringcast-ring" not in name) <= 8 * 1024
+
+
+def test_libcurl_is_shared_by_those_who_ask_a_hook(ringcast):
+    server = ringcast(HOOK, workers=2)
+    server.wait_ready()
+    with open("/proc/%d/maps" % server.pid) as f:
+        assert "libcurl" in f.read()
