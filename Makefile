@@ -113,7 +113,7 @@ install: all $(BUILD)/ringcast-bench ## install into $(DESTDIR)$(PREFIX)
 	install -m 644 docs/ringcast.8 $(DESTDIR)$(PREFIX)/share/man/man8/
 	$(if $(wildcard docs/*.1),install -m 644 $(wildcard docs/*.1) $(DESTDIR)$(PREFIX)/share/man/man1/)
 	install -m 644 README.md LICENSE docs/*.md $(DESTDIR)$(PREFIX)/share/doc/ringcast/
-	install -m 644 etc/*.conf $(DESTDIR)$(PREFIX)/share/doc/ringcast/examples/
+	install -m 644 etc/*.conf etc/*.service $(DESTDIR)$(PREFIX)/share/doc/ringcast/examples/
 
 .PHONY: clean
 clean: ## remove all that was built

@@ -6,6 +6,7 @@
 #include "master/drain.h"
 #include "master/master.h"
 #include "master/nodes.h"
+#include "master/notify.h"
 #include "master/presence.h"
 #include "master/relay.h"
 #include "master/reload.h"
@@ -137,6 +138,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
 	nodes_tick(m, now);
 	store_tick(m, now);
 	status_tick(m);
+	notify_tick(now);
 	subscribe_sweep(m,
 		    u64_max(SWEEP_MIN, n / (m->seq.interest.n_dead > 0 ? SWEEP_DEAD_PART : SWEEP_IDLE_PART)));
 }

@@ -16,6 +16,7 @@
 #include "master/drain.h"
 #include "master/master.h"
 #include "master/nodes.h"
+#include "master/notify.h"
 #include "master/presence.h"
 #include "master/reached.h"
 #include "master/relay.h"
@@ -139,6 +140,7 @@ static int run(const struct cli *cli, struct config *c)
 	}
 	log_set_level((enum log_level)c->log_level);
 	raise_files();
+	notify_start();
 	m.cli = cli;
 	m.generation = supervise_generation(&m, c);
 	if (m.generation == NULL || start(&m, c, &errors) == -1) {
@@ -149,6 +151,7 @@ static int run(const struct cli *cli, struct config *c)
 		log_event(LOG_INFO, "exit", "status=%d", status);
 	}
 	finish(&m);
+	notify_stop();
 	return status;
 }
 

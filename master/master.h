@@ -8,6 +8,7 @@
  *    supervise.c   the life of worker processes: slots, posts, deaths, stuck ones
  *    reload.c      HUP: a new generation beside the old one
  *    signals.c     signals to actions
+ *    notify.c      what the service manager is told
  *    interest.c    the channel table
  *    sequencer.c   commit to the ring, gates, wake-ups
  *    drain.c       uplinks to actions

@@ -6,6 +6,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "master/config_load.h"
+#include "master/notify.h"
 #include "master/relay.h"
 #include "master/status.h"
 #include "master/subscribe.h"
@@ -93,8 +94,10 @@ void reload_begin(struct master *m)
 		log_event(LOG_INFO, "reload", "msg=\"one is under way; this one comes after it\"");
 		return;
 	}
+	notify_reloading();
 	m->next = prepare(m, &errors);
 	if (m->next == NULL) {
+		notify_ready(); /* as before */
 		log_problems(&errors);
 		if (errors.len == 0)
 			log_event(LOG_ERROR, "reload_failed", "msg=\"out of memory\"");
@@ -204,6 +207,7 @@ void reload_tick(struct master *m, uint64_t now_ms)
 		return;
 	log_event(LOG_ERROR, "reload_failed",
 		  "generation=%u msg=\"the new workers do not come up; the old ones stay\"", g->number);
+	notify_ready();
 	m->next = NULL;
 	m->old = g;
 	m->reload = RELOAD_DRAIN;

@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "master/notify.h"
 #include "master/reload.h"
 #include "master/status.h"
 #include "master/supervise.h"
@@ -27,6 +28,7 @@ static bool has_terminal(void)
 static void leave_service(struct master *m, enum master_phase phase)
 {
 	m->phase = phase;
+	notify_stopping();
 	status_master(m);
 	listen_close(&m->listeners, LISTEN_CLIENT);
 	supervise_arm(m);

@@ -14,6 +14,7 @@
 #include "common/log.h"
 #include "master/admit.h"
 #include "master/drain.h"
+#include "master/notify.h"
 #include "master/reached.h"
 #include "master/presence.h"
 #include "master/reload.h"
@@ -210,6 +211,7 @@ void supervise_hello(struct master *m, struct child *c)
 	if (g == m->next)
 		reload_switch(m);
 	log_ready(m, g);
+	notify_ready();
 }
 
 /* ---- death */
