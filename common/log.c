@@ -9,7 +9,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/clock.h"
+
 #define LINE_MAX_BYTES 2048
+
+#define EVENTS_MAX 128 /* names of events in the program; those beyond are not limited */
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 
@@ -17,6 +21,13 @@ static int log_fd = STDERR_FILENO;
 static char *log_path;
 static enum log_level log_level = LOG_INFO;
 static char log_proc[32] = "master";
+
+/* How much was written of one event in the second `at` of the monotonic clock. */
+static struct storm {
+	const char *event;
+	uint64_t at;
+	uint32_t written, left_out;
+} storms[EVENTS_MAX];
 
 static int open_path(const char *path)
 {
@@ -95,6 +106,7 @@ int log_level_parse(const char *name)
 void log_set_proc(const char *proc)
 {
 	snprintf(log_proc, sizeof(log_proc), "%s", proc);
+	memset(storms, 0, sizeof(storms)); /* what the parent left out is the parent's to tell */
 }
 
 /* snprintf at the end of a line that may be full already. */
@@ -119,6 +131,55 @@ static size_t append(char *line, size_t used, const char *fmt, ...)
 	return used;
 }
 
+static struct storm *storm_of(const char *event)
+{
+	for (size_t i = 0; i < EVENTS_MAX; i++) {
+		if (storms[i].event == NULL)
+			storms[i].event = event;
+		if (storms[i].event == event || strcmp(storms[i].event, event) == 0)
+			return &storms[i];
+	}
+	return NULL;
+}
+
+/* A new second: what the old one left out is told. */
+static void storm_over(struct storm *s, uint64_t now)
+{
+	uint32_t n = s->left_out;
+
+	s->at = now;
+	s->written = s->left_out = 0;
+	if (n > 0)
+		log_event(LOG_WARN, "log_storm", "reason=%s total=%u msg=\"lines left out\"", s->event, n);
+}
+
+static bool is_left_out(const char *event)
+{
+	struct storm *s = storm_of(event);
+	uint64_t now = clock_mono_ms() / 1000;
+
+	if (s == NULL)
+		return false;
+	if (s->at != now)
+		storm_over(s, now);
+	if (s->written < LOG_STORM) {
+		s->written++;
+		return false;
+	}
+	s->left_out++;
+	return true;
+}
+
+void log_tick(void)
+{
+	uint64_t now = clock_mono_ms() / 1000;
+
+	for (size_t i = 0; i < EVENTS_MAX && storms[i].event != NULL; i++) {
+		if (storms[i].left_out > 0 && storms[i].at != now)
+			storm_over(&storms[i], now);
+	}
+}
+
 void log_event(enum log_level level, const char *event, const char *fmt, ...)
 {
 	int saved = errno;
@@ -128,13 +189,13 @@ void log_event(enum log_level level, const char *event, const char *fmt, ...)
 	size_t used;
 	va_list ap;
 
-	if (level > log_level)
+	if (level > log_level || (level != LOG_DEBUG && is_left_out(event)))
 		return;
 	clock_gettime(CLOCK_REALTIME, &ts);
 	gmtime_r(&ts.tv_sec, &tm);
 	used = strftime(line, LINE_MAX_BYTES, "ts=%Y-%m-%dT%H:%M:%S", &tm);
-	used = append(line, used, ".%03ldZ level=%s proc=%s pid=%ld event=%s", ts.tv_nsec / 1000000, level_names[level],
-		      log_proc, (long)getpid(), event);
+	used = append(line, used, ".%03ldZ level=%s proc=%s pid=%ld event=%s", ts.tv_nsec / 1000000,
+		      level_names[level], log_proc, (long)getpid(), event);
 	if (fmt != NULL) {
 		used = append(line, used, " ");
 		va_start(ap, fmt);

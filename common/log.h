@@ -29,12 +29,21 @@ enum log_level log_get_level(void);
 /* "error".."debug" to a level; -1 if it is none of them. */
 int log_level_parse(const char *name) MUST_CHECK;
 
-/* What proc= shows: "master" or "worker.3". Copied, at most 31 bytes. */
+/* What proc= shows: "master" or "worker.3". Copied, at most 31 bytes. For a child after fork(): it begins to
+ * count its lines anew. */
 void log_set_proc(const char *proc);
 
 /* Write one line if `level` passes. `fmt` makes the fields behind event=, each "key=value" with values
- * from outside passed through log_quote(); NULL for none. Lines longer than 2 KiB are cut. Keeps errno. */
+ * from outside passed through log_quote(); NULL for none. Lines longer than 2 KiB are cut. Keeps errno.
+ * event: a literal. Of one event at most LOG_STORM lines a second are written (debug lines aside): a million
+ * clients that come back at once must not fill the disk. What is left out is counted, and log_tick() tells.
+ */
+#define LOG_STORM 1000u
 void log_event(enum log_level level, const char *event, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* Write a line event=log_storm for each event of which lines were left out in a second that is over. Called
+ * four times a second or so. */
+void log_tick(void);
 
 static inline bool log_on(enum log_level level)
 {

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "master/admit.h"
 #include "master/drain.h"
 #include "master/master.h"
@@ -139,6 +140,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
 	store_tick(m, now);
 	status_tick(m);
 	notify_tick(now);
+	log_tick();
 	subscribe_sweep(m,
 		    u64_max(SWEEP_MIN, n / (m->seq.interest.n_dead > 0 ? SWEEP_DEAD_PART : SWEEP_IDLE_PART)));
 }

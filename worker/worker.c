@@ -136,6 +136,7 @@ void worker_tick(struct worker *w)
 	behind_sweep(w);
 	input_sweep(w);
 	ask_tick(w);
+	log_tick();
 	fanout_publish_cursor(w);
 	if (w->starving_head != CONN_NONE || w->control_overflow.len > 0 || ask_is_waiting(w))
 		publish_resume(w);
