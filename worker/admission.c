@@ -118,6 +118,16 @@ static enum admit step_rate(struct worker *w, struct conn *c, struct admission *
 	return ADMIT_OVER;
 }
 
+/* A {room:int} that is none is refused in the namespace's own manner, like a user that is none. */
+static enum admit step_room(struct worker *w, struct conn *c, struct admission *a, const struct request *rq)
+{
+	(void)rq;
+	if (!a->h.is_bad_room)
+		return ADMIT_NEXT;
+	refuse(w, c, a, COUNT_REFUSED_no_namespace, 403, 1008, "no valid room named");
+	return ADMIT_OVER;
+}
+
 static enum admit step_session(struct worker *w, struct conn *c, struct admission *a,
 			       const struct request *rq)
 {
@@ -297,8 +307,8 @@ static enum admit step_join(struct worker *w, struct conn *c, struct admission *
 
 static enum admit (*const steps[])(struct worker *, struct conn *, struct admission *,
 				   const struct request *) = {
-	step_rate,       step_session, step_user, step_auth, step_limit_address,
-	step_limit_user, step_prepare, step_kept, step_join};
+	step_rate,          step_room,       step_session, step_user, step_auth,
+	step_limit_address, step_limit_user, step_prepare, step_kept, step_join};
 
 /* Keep what the rest of the way needs. */
 static int keep(struct conn *c, const struct admission *a)

@@ -1,10 +1,10 @@
 /* admission.h - from a good handshake to membership, in steps of which each may wait.
  *
- *   begin -> rate -> session -> user -> auth -------> limits -----> prepare, kept -> join ---------> OPEN
- *              |                  |       | AUTHORIZING  | JOINING     | JOINING        | JOINING
- *              |                  |       | (a hook)     | (REC_ADMIT) | (user_prepare, | (channel_join)
- *              |                  |       |              |             |  kept.c)       |
- *              +------------------+-------+--------------+-------------+----------------+--> refused
+ *   begin -> rate -> room -> session -> user -> auth -------> limits -----> prepare, kept -> join --------->
+ * OPEN |      |                  |       | AUTHORIZING  | JOINING     | JOINING        | JOINING |      | |
+ * | (a hook)     | (REC_ADMIT) | (user_prepare, | (channel_join) |      |                  |       | | |
+ * kept.c)       |
+ *              +------+------------------+-------+--------------+-------------+----------------+--> refused
  *
  * A step is done, waits, or has refused. While one waits, what the rest of the way needs of the request is in
  * one heap block (conn_ext.admission); bytes that the client sends meanwhile are in conn_ext.in. Once only

@@ -169,8 +169,10 @@ static int check_path(const struct config *c, const struct http_parser *p, const
 		return refuse(out, unknown, "no_namespace");
 	if (segment.len == 0)
 		return 0;
-	if (out->ns->room_is_int)
-		return integer_room(segment, out) ? 0 : refuse(out, 403, "bad_room");
+	if (out->ns->room_is_int) {
+		out->is_bad_room = !integer_room(segment, out);
+		return 0;
+	}
 	out->room_len = (uint16_t)room_from_segment(segment, out->room);
 	return out->room_len != 0 ? 0 : refuse(out, 400, "bad_room");
 }
@@ -200,7 +202,7 @@ int handshake_check(const struct config *c, const struct http_parser *p, const c
 
 	out->ns = NULL;
 	out->reason = NULL;
-	out->is_bearer = false;
+	out->is_bearer = out->is_bad_room = false;
 	out->room_len = 0;
 	out->room[0] = '\0';
 	if (p->method != HTTP_GET)

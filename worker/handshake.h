@@ -21,8 +21,10 @@ struct handshake {
 	uint16_t room_len; /* 0: the namespace has no rooms, or the room is {conn}, the caller's to fill in */
 	char room[CFG_ROOM_MAX + 1]; /* decoded, NUL-terminated */
 	char accept[HANDSHAKE_ACCEPT_LEN];
-	bool is_bearer; /* the 101 selects the subprotocol "bearer". The caller's to set; handshake_check()
-			   clears it */
+	bool is_bad_room; /* a {room:int} that is no integer: good else, the caller's to refuse; room_len is 0
+			   */
+	bool is_bearer;   /* the 101 selects the subprotocol "bearer". The caller's to set; handshake_check()
+			     clears it */
 	/* Why it was refused, for counters and logs; NULL if it was not: "http_version" "not_get" "body"
 	 * "no_namespace" "bad_room" "no_upgrade" "bad_version" "bad_key" "origin" "no_memory" */
 	const char *reason;
@@ -33,8 +35,9 @@ struct handshake {
  * closed: what follows a refused upgrade is never read as another request.
  *
  * Path: the raw path against each namespace's template, a literal one first; a {room} segment is decoded
- * once, a {room:int} one made canonical besides ("+007" is room "7"; no integer: 403). Origin: no header at
- * all is no browser and passes; several are refused; else as the namespace's origins say: one of the list, or
+ * once, a {room:int} one made canonical besides ("+007" is room "7"; no integer: is_bad_room). Origin: no
+ * header at all is no browser and passes; several are refused; else as the namespace's origins say: one of
+ * the list, or
  * "*", or (without a list) the host and port that the request was sent to. "null" needs "*". */
 int handshake_check(const struct config *c, const struct http_parser *p, const char *buf,
 		    struct handshake *out) MUST_CHECK;

@@ -133,7 +133,7 @@ static void check_handshake(const struct config *config, const struct outcome *o
 		     *handshake_phrase(status) != '\0');
 	} else {
 		must(o->p.method == HTTP_GET && o->p.minor == 1 && !http_has_body(&o->p));
-		must((h->ns->room == CFG_ROOM_PATH) == (h->room_len > 0));
+		must((h->ns->room == CFG_ROOM_PATH && !h->is_bad_room) == (h->room_len > 0));
 		must(h->room_len <= CFG_ROOM_MAX && h->room[h->room_len] == '\0' &&
 		     utf8_is_valid(h->room, h->room_len));
 		must(handshake_response(answer, HANDSHAKE_RESPONSE_SIZE, h) > 0);

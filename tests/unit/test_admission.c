@@ -83,6 +83,28 @@ static void is_refused(const char *path, int status)
 	assert_int_equal(r.w->conns.n, 0);
 }
 
+/* A 101, then a Close with 1008 and this reason, and the end. */
+static void is_closed(const char *path, const char *reason)
+{
+	struct rig_client c;
+	struct rig_frame f;
+
+	rig_dial(&r, &c, 0);
+	rig_request(&c, path);
+	rig_settle(&r);
+	rig_read(&c, 0);
+	assert_true(rig_take_101(&c));
+	assert_true(rig_frame(&c, &f));
+	assert_int_equal(c.close_code, 1008);
+	assert_int_equal(f.len - 2, strlen(reason));
+	assert_memory_equal(f.payload + 2, reason, f.len - 2);
+	assert_true(c.is_eof);
+	rig_send_close(&c, 1008);
+	rig_hang_up(&c);
+	rig_settle(&r);
+	assert_int_equal(r.w->conns.n, 0);
+}
+
 static void integers_are_canonical(void **state)
 {
 	static const struct {
@@ -195,8 +217,11 @@ static void refused_after_the_upgrade(void **state)
 	rig_settle(&r);
 	assert_int_equal(r.w->conns.n, 0);
 	assert_int_equal(r.w->sessions.n, 0);
-	/* A path that is no integer is refused before the namespace has a say. */
-	is_refused("/ws/x?user_id=7", 403);
+	/* Of a path that is no integer `refuse` decides, too; it is looked at before the user. */
+	is_closed("/ws/x?user_id=7", "no valid room named");
+	is_closed("/ws/%2f", "no valid room named");
+	assert_int_equal(RIG_COUNT(&r, refused[COUNT_REFUSED_no_namespace]), 2);
+	assert_int_equal(r.publications, 0);
 	end();
 }
 
