@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/param_build.h>
 #include <openssl/pem.h>
@@ -116,6 +117,14 @@ static EVP_PKEY *from_der(const char *name, const unsigned char *der, long len, 
 	return key;
 }
 
+/* Has the reader stopped because nothing more begins, or because what begins is damaged? */
+static bool is_end_of_pem(void)
+{
+	unsigned long e = ERR_peek_last_error();
+
+	return ERR_GET_LIB(e) == ERR_LIB_PEM && ERR_GET_REASON(e) == PEM_R_NO_START_LINE;
+}
+
 static int parse_pem(struct jwks *out, struct slice text, unsigned algorithms, const char **wrong)
 {
 	BIO *bio = BIO_new_mem_buf(text.p, (int)text.len);
@@ -129,6 +138,7 @@ static int parse_pem(struct jwks *out, struct slice text, unsigned algorithms, c
 		*wrong = "no memory";
 		return -1;
 	}
+	ERR_clear_error();
 	while (rc == 0 && PEM_read_bio(bio, &name, &header, &der, &len) == 1) {
 		key = from_der(name, der, len, wrong);
 		rc = key == NULL ? -1 : add_public(out, key, NULL, algorithms, wrong);
@@ -136,6 +146,11 @@ static int parse_pem(struct jwks *out, struct slice text, unsigned algorithms, c
 		OPENSSL_free(header);
 		OPENSSL_clear_free(der, (size_t)len);
 	}
+	if (rc == 0 && !is_end_of_pem()) {
+		*wrong = "a block of PEM is damaged";
+		rc = -1;
+	}
+	ERR_clear_error();
 	BIO_free(bio);
 	return rc;
 }

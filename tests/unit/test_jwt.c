@@ -492,6 +492,37 @@ static void keys_of_no_use(void **state)
 	EVP_PKEY_free(p384);
 }
 
+/* A file that was cut, or edited by hand: half of its keys would be half of the users, in silence. */
+static void a_damaged_block_behind_a_good_one(void **state)
+{
+	EVP_PKEY *key = EVP_EC_gen("P-256"), *other = EVP_EC_gen("P-256");
+	char *pem = pem_of(key), *second = pem_of(other);
+	const char *wrong = NULL;
+	struct buf all = {0};
+	struct jwks k;
+
+	(void)state;
+	assert_int_equal(buf_puts(&all, "a comment\n"), 0);
+	assert_int_equal(buf_puts(&all, pem), 0);
+	assert_int_equal(buf_puts(&all, "another\n"), 0);
+	assert_int_equal(jwks_parse(&k, (struct slice){all.p, all.len}, CFG_ALG_ES256, &wrong), 0);
+	assert_int_equal(k.n, 1);
+	jwks_free(&k);
+	assert_int_equal(buf_put(&all, second, strlen(second) - 30), 0);
+	assert_int_equal(jwks_parse(&k, (struct slice){all.p, all.len}, CFG_ALG_ES256, &wrong), -1);
+	assert_string_equal(wrong, "a block of PEM is damaged");
+	all.len -= strlen(second) - 30;
+	second[40] = '*';
+	assert_int_equal(buf_puts(&all, second), 0);
+	assert_int_equal(jwks_parse(&k, (struct slice){all.p, all.len}, CFG_ALG_ES256, &wrong), -1);
+	assert_string_equal(wrong, "a block of PEM is damaged");
+	buf_free(&all);
+	free(pem);
+	free(second);
+	EVP_PKEY_free(key);
+	EVP_PKEY_free(other);
+}
+
 static void tokens_have_a_size(void **state)
 {
 	struct cfg_auth a = config(CFG_ALG_HS256);
@@ -541,6 +572,7 @@ int main(void)
 		cmocka_unit_test(every_kind_of_key),
 		cmocka_unit_test(key_names),
 		cmocka_unit_test(keys_of_no_use),
+		cmocka_unit_test(a_damaged_block_behind_a_good_one),
 		cmocka_unit_test(tokens_have_a_size),
 		cmocka_unit_test(base64url),
 	};
