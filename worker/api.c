@@ -20,7 +20,8 @@ static const struct verdict {
 	[REC_TOO_LARGE] = {413, "too_large", "the payload is larger than max_publication"},
 	[REC_BAD_JSON] = {400, "bad_json", "the payload is not valid JSON"},
 	[REC_NOT_OBJECT] = {400, "bad_request", "the payload is no JSON object"},
-	[REC_NO_ROUTE] = {400, "bad_request", "the payload does not name a room by its route_key"},
+	[REC_NO_ROUTE] = {400, "bad_request",
+			  "the payload names no room by its route_key, or another one than the channel"},
 	[REC_OVERLOADED] = {503, "overloaded", "the message could not be taken"},
 };
 
@@ -61,14 +62,15 @@ uint32_t api_take_requests(struct admin *ad, uint32_t n)
 
 enum publish_result api_send(struct admin_conn *a, uint32_t request)
 {
-	const struct publish_extra extra = {.flags = a->publish.id_len > 0 ? UP_COUNT | UP_TRACKED : UP_COUNT};
+	const struct publish_extra extra = {.flags =
+						    a->publish.id_len > 0 ? UP_COUNT | UP_TRACKED : UP_COUNT};
 
 	return publish_with(a->worker, a->publish.ns, a->publish.room, a->publish.opcode, a->publish.payload,
 			    CFG_SRC_API, request, &extra);
 }
 
-/* On the control uplink, which the master reads before it takes a publication: only when that is full (the master stands
- * still) may this come too late; then nothing will be known of the message. */
+/* On the control uplink, which the master reads before it takes a publication: only when that is full (the
+ * master stands still) may this come too late; then nothing will be known of the message. */
 static void send_id(struct admin_conn *a)
 {
 	const struct up_rec h = {.type = UP_TRACK, .ns = a->publish.ns->id, .request = a->request};

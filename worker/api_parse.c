@@ -101,6 +101,24 @@ static int put_user(struct buf *out, struct slice raw, enum json_type type, stru
 	return json_put_string(out, (struct slice){text, (size_t)n}) == -1 ? no_memory(f) : 0;
 }
 
+/* What a member's text has to be, for who sent something else. */
+static int bad_text(struct api_fault *f, const char *key)
+{
+	static const char *const wanted[][2] = {
+		{"session", "session: a string of 1 to 255 bytes is required"},
+		{"conn", "conn: a string of 1 to 255 bytes is required"},
+		{"group", "group: a string of 1 to 255 bytes is required"},
+		{"reason", "reason: a string of at most 123 bytes is required"},
+		{"namespace", "namespace: a namespace's name is required"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(wanted); i++) {
+		if (strcmp(key, wanted[i][0]) == 0)
+			return bad_request(f, wanted[i][1]);
+	}
+	return bad_request(f, "a string is required");
+}
+
 /* ,"key":"text" */
 static int put_text(struct buf *out, const struct api_member *v, size_t max, struct api_fault *f)
 {
@@ -110,7 +128,7 @@ static int put_text(struct buf *out, const struct api_member *v, size_t max, str
 	if (v->m.type == JSON_TYPE_STRING)
 		n = json_string_copy(v->m.value, text, max);
 	if (n < 0 || (n == 0 && strcmp(v->key, "reason") != 0))
-		return bad_request(f, "a string of 1 to 255 bytes is required (reason: at most 123)");
+		return bad_text(f, v->key);
 	if (buf_printf(out, ",\"%s\":", v->key) == -1 ||
 	    json_put_string(out, (struct slice){text, (size_t)n}) == -1)
 		return no_memory(f);
@@ -222,13 +240,14 @@ int api_groups_parse(struct slice body, struct buf *order, struct api_fault *f)
 	if (status != 0)
 		return status;
 	if (!is_given(&v[0]))
-		return bad_request(f, "group: a string is required");
-	if (!is_given(&v[1]) && !is_given(&v[2]))
-		return bad_request(f, "at least one of add and remove is required");
+		return bad_text(f, v[0].key);
 	if (buf_puts(order, "{\"method\":\"groups\"") == -1)
 		return no_memory(f);
-	if ((status = put_text(order, &v[0], API_GROUP_MAX, f)) != 0 ||
-	    (status = put_users(order, &v[1], f)) != 0 || (status = put_users(order, &v[2], f)) != 0)
+	if ((status = put_text(order, &v[0], API_GROUP_MAX, f)) != 0)
+		return status;
+	if (!is_given(&v[1]) && !is_given(&v[2]))
+		return bad_request(f, "at least one of add and remove is required");
+	if ((status = put_users(order, &v[1], f)) != 0 || (status = put_users(order, &v[2], f)) != 0)
 		return status;
 	return buf_puts(order, "}") == -1 ? no_memory(f) : 0;
 }

@@ -35,6 +35,28 @@ def pair(ringcast, redis):
     return one, two
 
 
+# ---- what errors say
+
+def test_messages_name_what_is_wrong(ringcast):
+    """For whoever reads them in the log of a publisher."""
+    server = ringcast(CONFIG + '''
+namespace "track" { path = "/track/{room}"   redis_channel = "track"   envelope = "json"   route_key = "id"   publish = { "api" } }''')
+    for path, body, text in (
+            ("/api/groups", {"group": 5, "add": ["7"]}, "group: a string of 1 to 255 bytes is required"),
+            ("/api/groups", {"group": 5}, "group: a string of 1 to 255 bytes is required"),
+            ("/api/groups", {"group": ""}, "group: a string of 1 to 255 bytes is required"),
+            ("/api/groups", {"group": "g"}, "at least one of add and remove is required"),
+            ("/api/disconnect", {"session": 5}, "session: a string of 1 to 255 bytes is required"),
+            ("/api/disconnect", {"conn": "x" * 300}, "conn: a string of 1 to 255 bytes is required"),
+            ("/api/disconnect", {"user": 7, "reason": "x" * 124}, "reason: a string of at most 123 bytes is required"),
+            ("/api/publish", {"channel": "track:1", "data": {"id": 2}},
+             "the payload names no room by its route_key, or another one than the channel"),
+            ("/api/publish", {"channel": "track", "data": {"x": 2}},
+             "the payload names no room by its route_key, or another one than the channel")):
+        answer = ask(server, path, body)
+        assert (answer.status, answer.error, answer.json["error"]["message"]) == (400, "bad_request", text), body
+
+
 # ---- broadcast
 
 @pytest.mark.asan
