@@ -8,6 +8,8 @@
 #include "master/store.h"
 #include "master/survey.h"
 
+#define SHORT_ANSWER 512u /* bytes of one that is given whatever waits: each was asked for */
+
 size_t ask_reply_max(const struct master *m)
 {
 	return u64_min(UINT64_C(1) << 20, m->seq.ring.size / 16);
@@ -29,6 +31,10 @@ void ask_answer(struct master *m, const struct ask_from *to, enum rec_reply repl
 	if (payload.len > ask_reply_max(m)) {
 		h.arg[0] = REC_REPLY_BAD;
 		payload = (struct slice){too_large, sizeof(too_large) - 1};
+	}
+	if (payload.len > SHORT_ANSWER && seq_is_backlogged(&m->seq)) {
+		h.arg[0] = REC_REPLY_UNAVAILABLE;
+		payload = (struct slice){NULL, 0};
 	}
 	if (payload.p == NULL)
 		payload = (struct slice){"", 0};

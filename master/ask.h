@@ -29,8 +29,9 @@ struct ask_question {
 /* Answer, or see to it that it will be answered. False: there is no such kind of question. */
 bool ask_take(struct master *m, const struct ask_question *q) MUST_CHECK;
 
-/* Answer. A worker that has gone is passed over. A payload of more than ask_reply_max() bytes becomes
- * REC_REPLY_BAD "too_large". */
+/* Answer. A worker that has gone is passed over; a long payload while too much waits for the ring already
+ * becomes REC_REPLY_UNAVAILABLE. A payload of more than ask_reply_max() bytes becomes REC_REPLY_BAD
+ * "too_large". */
 void ask_answer(struct master *m, const struct ask_from *to, enum rec_reply reply, struct slice payload);
 
 /* Why not, as a code of the API: REC_REPLY_BAD with its text. */

@@ -50,12 +50,18 @@ bool control_read(struct slice text, uint64_t *origin)
 	return rc == 0 && has_method;
 }
 
-static void to_workers(struct master *m, struct slice text)
+/* False: the ring is full, and enough waits for it. Redis would go on giving orders meanwhile. */
+static bool to_workers(struct master *m, struct slice text)
 {
 	const struct rec h = {.type = REC_CONTROL};
 
+	if (seq_is_backlogged(&m->seq)) {
+		count_add(&m->count->controls_lost, 1);
+		return false;
+	}
 	count_add(&m->count->controls, 1);
 	seq_control_all_payload(&m->seq, &h, (struct slice){0}, text);
+	return true;
 }
 
 /* The same with our name as its last member: of duplicates the last counts. */
@@ -82,32 +88,46 @@ void control_ask(struct master *m, const struct ask_question *q)
 		ask_answer_bad(m, &q->from, "bad_request");
 		return;
 	}
-	to_workers(m, q->payload);
+	if (!to_workers(m, q->payload)) {
+		ask_answer(m, &q->from, REC_REPLY_UNAVAILABLE, (struct slice){0});
+		return;
+	}
 	if (m->cmd != NULL)
 		to_replicas(m, q->payload);
 	ask_answer(m, &q->from, REC_REPLY_OK, (struct slice){0});
 }
 
+/* May it be logged again? */
+static bool is_due(uint64_t *logged_ms)
+{
+	uint64_t now = clock_mono_ms();
+
+	if (*logged_ms != 0 && now - *logged_ms < LOG_EVERY_MS)
+		return false;
+	*logged_ms = now;
+	return true;
+}
+
 static void on_control(void *arg, struct slice channel, struct slice payload)
 {
-	static uint64_t logged_ms;
+	static uint64_t bad_ms, lost_ms;
 	struct master *m = arg;
-	uint64_t origin, now;
+	uint64_t origin;
 
 	(void)channel;
-	if (control_read(payload, &origin)) {
-		if (origin != m->seq.origin)
-			to_workers(m, payload);
-		return;
+	if (!control_read(payload, &origin)) {
+		count_add(&m->count->controls_bad, 1);
+		if (is_due(&bad_ms))
+			log_event(LOG_WARN, "control_bad",
+				  "channel=" CONTROL_CHANNEL " total=%" PRIu64
+				  " msg=\"no order that we know\"",
+				  count_get(&m->count->controls_bad));
+	} else if (origin != m->seq.origin && !to_workers(m, payload) && is_due(&lost_ms)) {
+		log_event(LOG_ERROR, "control_lost",
+			  "channel=" CONTROL_CHANNEL " total=%" PRIu64
+			  " msg=\"the ring is full, and too much waits\"",
+			  count_get(&m->count->controls_lost));
 	}
-	count_add(&m->count->controls_bad, 1);
-	now = clock_mono_ms();
-	if (logged_ms != 0 && now - logged_ms < LOG_EVERY_MS)
-		return;
-	logged_ms = now;
-	log_event(LOG_WARN, "control_bad",
-		  "channel=" CONTROL_CHANNEL " total=%" PRIu64 " msg=\"no order that we know\"",
-		  count_get(&m->count->controls_bad));
 }
 
 int control_start(struct master *m)

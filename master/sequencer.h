@@ -147,13 +147,14 @@ struct seq_message {
 	/* The publisher's worker and its number for it; slot REC_ALL: none. */
 	uint16_t slot;
 	uint32_t incarnation, tag;
-	uint32_t count; /* not 0: workers with interest tell UP_MATCHED under it */
+	uint32_t count;  /* not 0: workers with interest tell UP_MATCHED under it */
 	bool is_tracked; /* ... and UP_DELIVERED */
 };
 
 struct seq_outcome {
 	uint64_t seq, epoch; /* SEQ_DONE */
-	const struct interest_entry *entry; /* ... the channel, until the next call; NULL: nobody here wants it */
+	const struct interest_entry
+		*entry;      /* ... the channel, until the next call; NULL: nobody here wants it */
 	enum rec_answer why; /* SEQ_DROPPED: REC_OVERLOADED or behind it */
 };
 
@@ -166,7 +167,8 @@ size_t seq_route(struct sequencer *s, const struct cfg_namespace *ns, struct sli
 
 /* ---- json namespaces (seq_json.c) */
 
-/* Read a text; what is no JSON object is counted as a drop. REC_SENT: it is one. REC_OVERLOADED is not counted here. */
+/* Read a text; what is no JSON object is counted as a drop. REC_SENT: it is one. REC_OVERLOADED is not
+ * counted here. */
 enum rec_answer seq_read(struct sequencer *s, const struct cfg_namespace *ns, struct slice text,
 			 struct envelope *e) MUST_CHECK;
 
@@ -196,7 +198,19 @@ static inline uint64_t seq_hash(const struct sequencer *s, uint16_t ns, struct s
 /* What tells two lives of a channel's numbering apart. */
 uint64_t seq_epoch(const struct sequencer *s, const struct interest_entry *e);
 
-/* ---- control records: never refused */
+/* ---- control records: never refused
+ *
+ * They wait in memory while a full ring has no space for them. Most answer something of a worker's, which
+ * bounds them; whoever makes others (orders that come from Redis), or long ones, asks seq_is_backlogged()
+ * first and does without. */
+
+#define SEQ_WAITING_MAX (8u << 20) /* bytes */
+
+/* So much waits that nothing may join it that need not. */
+static inline bool seq_is_backlogged(const struct sequencer *s)
+{
+	return s->waiting.len >= SEQ_WAITING_MAX;
+}
 
 /* `h`: type, ns, hash, seq, id, arg are the caller's. */
 void seq_control(struct sequencer *s, uint8_t reader, const struct rec *h, struct slice room);

@@ -48,6 +48,7 @@ typedef _Atomic uint64_t counter; /* the one typedef: it names a meaning, hides 
 	X(targets_skipped, "elements of target lists that are neither strings nor integers")                        \
 	X(controls, "orders (disconnect, groups) handed to the workers")                                            \
 	X(controls_bad, "messages on the control channel that are no order")                                        \
+	X(controls_lost, "orders that did not reach the workers: too much waited for a full ring")                      \
 	X(presence_refused, "commands about who is online that Redis answered with an error")                       \
 	X(retained_evicted, "retained messages forgotten because too many bytes were kept")                                \
 	X(offline_queued, "messages kept for users who were away")                                                         \

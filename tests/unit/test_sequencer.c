@@ -1,5 +1,5 @@
-/* LINK: master/retained.c master/sequencer.c master/seq_json.c master/seq_drop.c master/interest.c shm/ring.c shm/record.c
- * shm/slot.c shm/seg.c shm/uplink.c shm/counters.c */
+/* LINK: master/retained.c master/sequencer.c master/seq_json.c master/seq_drop.c master/interest.c shm/ring.c
+ * shm/record.c shm/slot.c shm/seg.c shm/uplink.c shm/counters.c */
 /* Commit, gates, skip_to, wake-ups, back-pressure: a real ring and real slots, with the workers played by the
  * test. */
 #include <setjmp.h>
@@ -557,6 +557,29 @@ static void test_control_uses_the_reserve_then_waits_in_order(void **state)
 	assert_int_equal(expect, id);
 }
 
+/* Orders from Redis have no other bound: who gives them can see that enough waits. */
+static void test_what_waits_has_a_bound(void **state)
+{
+	static char order[65536];
+	struct rig *r = *state;
+	unsigned w = worker(r), n = 0;
+	const struct rec h = {.type = REC_CONTROL};
+
+	want(r, w, "a");
+	(void)fill(r, "a", 1000);
+	while (!seq_is_backlogged(&r->s)) {
+		seq_control_all_payload(&r->s, &h, (struct slice){0}, (struct slice){order, sizeof(order)});
+		assert_true(++n <= SEQ_WAITING_MAX / sizeof(order) + 2);
+	}
+	assert_true(r->s.waiting.len < SEQ_WAITING_MAX + 2 * sizeof(order));
+	for (unsigned i = 0; i < 1000 && r->s.waiting.len > 0; i++) {
+		read_all(r, w);
+		(void)seq_poll(&r->s);
+	}
+	assert_int_equal(r->s.waiting.len, 0);
+	assert_false(seq_is_backlogged(&r->s));
+}
+
 static void test_waiting_control_of_the_dead_is_forgotten(void **state)
 {
 	struct rig *r = *state;
@@ -631,6 +654,7 @@ int main(void)
 		TEST(test_full_until_the_slowest_moves),
 		TEST(test_nobody_behind_means_never_full),
 		TEST(test_control_uses_the_reserve_then_waits_in_order),
+		TEST(test_what_waits_has_a_bound),
 		TEST(test_waiting_control_of_the_dead_is_forgotten),
 		TEST(test_full_wakes_a_sleeper_far_behind),
 		TEST(test_blame),
