@@ -242,6 +242,7 @@ help: ## this list
 
 BENCH_LOAD  := $(wildcard bench/load*.c) bench/hist.c bench/payload.c bench/track.c bench/wsin.c bench/proc.c
 BENCH_FLOOR := $(wildcard bench/floor*.c) bench/payload.c
+BENCH_RING  := $(wildcard bench/ring*.c)
 # io_uring is an extra of the floor program alone, left out where liburing is not installed.
 BENCH_URING := $(if $(wildcard /usr/include/liburing.h),-luring)
 BENCH_BIN   := $(BUILD)/ringcast-bench $(BUILD)/bench-floor $(if $(wildcard bench/ring.c),$(BUILD)/bench-ring)
@@ -250,7 +251,7 @@ $(BUILD)/bench/floor_uring.o: CFLAGS_RC += $(if $(BENCH_URING),-DHAVE_LIBURING)
 $(BUILD)/ringcast-bench: $(BENCH_LOAD:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
 $(BUILD)/bench-floor: $(BENCH_FLOOR:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
 $(BUILD)/bench-floor: BENCH_LIBS = $(BENCH_URING)
-$(BUILD)/bench-ring: $(BUILD)/bench/ring.o $(SRC_SHM:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
+$(BUILD)/bench-ring: $(BENCH_RING:%.c=$(BUILD)/%.o) $(SRC_SHM:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
 $(BENCH_BIN):
 	$(call say,LINK)
 	$(Q)$(CC) $(CFLAGS_RC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--as-needed $(BENCH_LIBS) $(filter-out -ljemalloc,$(LIBS))

@@ -1,342 +1,297 @@
-/* ring.c - the ring without sockets, between processes.
+/* ring.c - the ring without sockets, between processes: options and report (ring_bench.h has the parts).
  *
- *   throughput   one producer, 1, 2 and 4 consumers that read every header and the frame's first bytes
- *   wake         from the commit of a record to the moment when a worker that slept has read it, against the least that any
- *                design with a sleeping reader must do: write an eventfd, come out of epoll_wait, read it. Both in turn, in
- *                blocks, in one run; one way, by a time stamp in shared memory.
- *
- * Producer on one CPU, consumers on the others, as far as there are any.
+ * Producer on one CPU, consumers on the others, as far as there are any; with more processes than CPUs they
+ * share them in turn, so that on two CPUs a second consumer runs where the producer does. Then a rate alone
+ * says little: with p ns of CPU a record in the producer and c in a consumer, no ring can pass more than CPUs
+ * / (p + n * c) records a second, and that limit stands beside it.
  */
 #include <errno.h>
 #include <getopt.h>
-#include <inttypes.h>
 #include <sched.h>
-#include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "common/clock.h"
-#include "shm/record.h"
+#include "bench/ring_bench.h"
 #include "shm/seg.h"
-#include "shm/slot.h"
 
-#define RING_BYTES    (UINT64_C(64) << 20)
-#define CONSUMERS_MAX 4
-#define PAUSES        256 /* a few microseconds */
-#define WAKES         20000u
-#define WAKE_BLOCK    500u
+#define REPEATS_MAX 99u
 
-struct bench {
-	struct ring ring;
-	struct slot slot[CONSUMERS_MAX];
-	pid_t pid[CONSUMERS_MAX];
-	unsigned n;
+static const size_t sizes[] = {128, 64, 1024, 4096, 16384, 65536};
+static const unsigned consumers[] = {1, 2, 4};
+#define N_COUNTS ARRAY_LEN(consumers)
+
+struct options {
+	bool is_json;
+	double seconds;
+	unsigned repeats, size; /* size: bytes of payload, 0 = all */
+	uint64_t ring_bytes;
 };
 
-/* Between the processes, beside the ring. */
-struct shared {
-	_Atomic uint64_t stamp; /* ns: when the bare ping was sent */
-	_Atomic uint32_t is_over, ready, answered;
-	_Atomic uint64_t sum; /* what consumers read, so that the reading is real */
-	uint32_t ping_ns[WAKES], wake_ns[WAKES];
-};
-
-static struct shared *sh;
-
-static void die(const char *what)
+void ring_die(const char *what)
 {
 	fprintf(stderr, "bench-ring: %s: %s\n", what, strerror(errno));
 	exit(1);
 }
 
-static inline void relax(void)
-{
-#ifdef __x86_64__
-	__builtin_ia32_pause();
-#else
-	atomic_signal_fence(memory_order_seq_cst);
-#endif
-}
-
-static void pin(unsigned cpu)
+void ring_pin(unsigned n)
 {
 	cpu_set_t set;
 
 	CPU_ZERO(&set);
-	CPU_SET(cpu % (unsigned)sysconf(_SC_NPROCESSORS_ONLN), &set);
+	CPU_SET(n % (unsigned)sysconf(_SC_NPROCESSORS_ONLN), &set);
 	if (sched_setaffinity(0, sizeof(set), &set) == -1)
-		die("sched_setaffinity");
+		ring_die("sched_setaffinity");
 }
 
-static void begin(struct bench *b, unsigned consumers)
+void *ring_shared(size_t bytes)
 {
-	int fd = seg_create("bench-ring", SEG_PAGE + RING_BYTES);
-	uint8_t *data = fd == -1 ? NULL : seg_map_twice(fd, SEG_PAGE, RING_BYTES, SEG_PAGE, PROT_READ | PROT_WRITE);
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		ring_die("mmap");
+	return p;
+}
+
+void ring_begin(struct bench *b, uint64_t bytes, unsigned n)
+{
+	int fd = seg_create("bench-ring", SEG_PAGE + bytes);
+	uint8_t *data =
+		fd == -1 ? NULL : seg_map_twice(fd, SEG_PAGE, bytes, SEG_PAGE, PROT_READ | PROT_WRITE);
 
 	if (data == NULL)
-		die("the ring's memory");
+		ring_die("the ring's memory");
 	close(fd);
-	ring_init(&b->ring, (struct ring_hdr *)(data - SEG_PAGE), data, RING_BYTES, RING_BYTES);
-	memset(data, 1, RING_BYTES); /* no page faults while we measure */
-	b->n = consumers;
-	for (unsigned i = 0; i < consumers; i++) {
-		if (slot_create(&b->slot[i], (uint16_t)i, 1, RING_BYTES, 1u << 20) == -1 ||
+	b->bytes = bytes;
+	ring_init(&b->ring, (struct ring_hdr *)(data - SEG_PAGE), data, bytes, bytes);
+	memset(data, 1,
+	       bytes + 65536); /* no page faults while we measure; a record may begin in the last bytes */
+	b->n = n;
+	for (unsigned i = 0; i < n; i++) {
+		if (slot_create(&b->slot[i], (uint16_t)i, 1, bytes, 1u << 20) == -1 ||
 		    madvise(b->slot[i].sh, SEG_PAGE, MADV_DOFORK) == -1)
-			die("a slot");
+			ring_die("a slot");
 	}
 }
 
-static void end(struct bench *b)
+void ring_end(struct bench *b)
 {
+	int status;
+
 	for (unsigned i = 0; i < b->n; i++) {
-		if (waitpid(b->pid[i], NULL, 0) == -1)
-			die("waitpid");
+		if (waitpid(b->pid[i], &status, 0) == -1)
+			ring_die("waitpid");
+		if (status != 0) {
+			fprintf(stderr, "bench-ring: a consumer ended with status %d\n", status);
+			exit(1);
+		}
 		slot_close(&b->slot[i]);
 	}
-	seg_unmap_twice(b->ring.data, RING_BYTES, SEG_PAGE);
+	seg_unmap_twice(b->ring.data, b->bytes, SEG_PAGE);
 }
 
-static uint64_t smallest_gate(const struct bench *b)
-{
-	uint64_t gate = UINT64_MAX;
-
-	for (unsigned i = 0; i < b->n; i++)
-		gate = u64_min(gate, slot_cursor(&b->slot[i]));
-	return gate;
-}
-
-/* ---------------------------------------------------------------- throughput */
-
-static void consume(struct bench *b, unsigned me)
-{
-	uint64_t pos = RING_BYTES, sum = 0;
-	struct rec h;
-
-	pin(1 + me);
-	atomic_fetch_add(&sh->ready, 1);
-	for (;;) {
-		uint64_t head = ring_head(&b->ring);
-
-		if (pos == head) {
-			if (atomic_load(&sh->is_over) != 0 && ring_head(&b->ring) == pos)
-				break;
-			/* Like a worker between two turns of its loop: it does not hammer on the line of `head`. */
-			for (int i = 0; i < PAUSES; i++)
-				relax();
-			if (b->n > 1)
-				sched_yield();
-			continue;
-		}
-		while (pos < head) {
-			if (!rec_peek(&b->ring, pos, &h))
-				_exit(2); /* protected memory was reclaimed */
-			sum += ring_at(&b->ring, pos)[h.frame_off] + h.seq;
-			pos += h.len;
-		}
-		slot_set_cursor(&b->slot[me], pos);
-	}
-	atomic_fetch_add(&sh->sum, sum);
-	_exit(0);
-}
-
-/* Records a second. */
-static double throughput(unsigned consumers, size_t payload_len, double seconds)
-{
-	static uint8_t payload[65536];
-	struct slice room = {"a", 1};
-	struct bench b = {0};
-	uint64_t n = 0, start, stop, prev = 0, gate;
-
-	begin(&b, consumers);
-	atomic_store(&sh->ready, 0);
-	atomic_store(&sh->is_over, 0);
-	for (unsigned i = 0; i < consumers; i++) {
-		b.pid[i] = fork();
-		if (b.pid[i] == -1)
-			die("fork");
-		if (b.pid[i] == 0) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			consume(&b, i);
-		}
-	}
-	pin(0);
-	while (atomic_load(&sh->ready) < consumers)
-		sched_yield();
-	gate = smallest_gate(&b);
-	start = clock_mono_ns();
-	stop = start + (uint64_t)(seconds * 1e9);
-	while (n % 1024 != 0 || clock_mono_ns() < stop) {
-		struct rec h = {.type = REC_PUBLICATION, .opcode = 2, .seq = n, .slot = REC_ALL};
-
-		while (ring_space(&b.ring, gate) < rec_size(room.len, payload_len)) {
-			gate = smallest_gate(&b);
-			if (consumers > 1)
-				sched_yield();
-		}
-		prev = rec_commit(&b.ring, gate, &h, room, (struct slice){(char *)payload, payload_len}, prev);
-		n++;
-	}
-	stop = clock_mono_ns();
-	atomic_store(&sh->is_over, 1);
-	end(&b);
-	return (double)n / ((double)(stop - start) / 1e9);
-}
-
-/* ---------------------------------------------------------------- wake */
-
-/* The sleeper: in epoll_wait on `fd`; reads the ring once it is woken, or takes the stamp of a bare ping. */
-static void sleeper(struct bench *b, int fd)
-{
-	int ep = epoll_create1(EPOLL_CLOEXEC);
-	struct epoll_event ev = {.events = EPOLLIN};
-	uint64_t pos = RING_BYTES, n;
-	uint32_t pings = 0, wakes = 0;
-	struct rec h;
-
-	pin(1);
-	if (ep == -1 || epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev) == -1)
-		die("epoll");
-	while (pings + wakes < 2 * WAKES) {
-		slot_sleep(&b->slot[0]);
-		if (ring_head(&b->ring) == pos && epoll_wait(ep, &ev, 1, 1000) == 1 && read(fd, &n, sizeof(n)) != sizeof(n))
-			die("read");
-		slot_awake(&b->slot[0]);
-		if (ring_head(&b->ring) > pos) {
-			if (!rec_peek(&b->ring, pos, &h))
-				_exit(2);
-			sh->wake_ns[wakes++] = (uint32_t)(clock_mono_ns() - h.time_ns);
-			pos += h.len;
-			slot_set_cursor(&b->slot[0], pos);
-		} else if (atomic_load(&sh->stamp) != 0) {
-			sh->ping_ns[pings++] = (uint32_t)(clock_mono_ns() - atomic_exchange(&sh->stamp, 0));
-		} else {
-			continue;
-		}
-		atomic_fetch_add(&sh->answered, 1);
-	}
-	_exit(0);
-}
-
-/* Long enough for the other side to be inside epoll_wait, not only on its way. */
-static void let_it_sleep(const struct bench *b)
-{
-	uint64_t until;
-
-	while (SHM_LOAD_RLX(S2, &b->slot[0].sh->sleeping) == 0)
-		;
-	until = clock_mono_ns() + 20000;
-	while (clock_mono_ns() < until)
-		;
-}
-
-static void wake_by_ring(struct bench *b, int fd)
-{
-	static const char payload[128];
-	struct rec h = {.type = REC_PUBLICATION, .opcode = 2, .slot = REC_ALL, .time_ns = clock_mono_ns()};
-	uint64_t one = 1;
-
-	rec_commit(&b->ring, slot_cursor(&b->slot[0]), &h, (struct slice){"a", 1}, (struct slice){payload, sizeof(payload)}, 0);
-	slot_fence();
-	if (slot_take_sleeping(&b->slot[0]) && write(fd, &one, sizeof(one)) == -1)
-		die("write");
-}
-
-static void wake_bare(int fd)
-{
-	uint64_t one = 1;
-
-	atomic_store(&sh->stamp, clock_mono_ns());
-	if (write(fd, &one, sizeof(one)) == -1)
-		die("write");
-}
+/* ---- medians */
 
 static int compare(const void *a, const void *b)
 {
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+	double x = *(const double *)a, y = *(const double *)b;
 
 	return x < y ? -1 : x > y;
 }
 
-static void wake(uint32_t *ping_p50, uint32_t *wake_p50)
+/* Of n values the one with a share `q` of them below it. */
+static double quantile(const double *v, unsigned n, double q)
 {
-	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	struct bench b = {0};
+	double sorted[REPEATS_MAX];
+	unsigned i = (unsigned)(q * (n - 1) + 0.5);
 
-	if (fd == -1)
-		die("eventfd");
-	begin(&b, 1);
-	b.pid[0] = fork();
-	if (b.pid[0] == -1)
-		die("fork");
-	if (b.pid[0] == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		sleeper(&b, fd);
+	memcpy(sorted, v, n * sizeof(*v));
+	qsort(sorted, n, sizeof(*v), compare);
+	return sorted[i];
+}
+
+/* Of the repeats of one measurement. */
+struct figures {
+	struct flow median;
+	double low, high; /* quartiles of per_s */
+	double share;     /* median of per_s / that of one consumer in the same turn */
+	double limit;     /* what these CPUs could pass at most at these costs, a second */
+};
+
+/* What so many CPUs could pass at most at these costs. */
+static double limit(const struct flow *f, unsigned n)
+{
+	double cpus = (double)u64_min((uint64_t)sysconf(_SC_NPROCESSORS_ONLN), n + 1);
+	double all = cpus / (f->ns_out + n * f->ns_in);
+
+	/* One process can't use two CPUs. */
+	all = all < 1 / f->ns_out ? all : 1 / f->ns_out;
+	return 1e9 * (all < 1 / f->ns_in ? all : 1 / f->ns_in);
+}
+
+struct repeated {
+	double per_s[REPEATS_MAX], ns_out[REPEATS_MAX], ns_in[REPEATS_MAX], share[REPEATS_MAX];
+};
+
+static struct figures sum_up(const struct repeated *r, unsigned n, unsigned n_consumers)
+{
+	struct figures f = {
+		.median = {quantile(r->per_s, n, 0.5), quantile(r->ns_out, n, 0.5),
+			   quantile(r->ns_in, n, 0.5)},
+		.low = quantile(r->per_s, n, 0.25),
+		.high = quantile(r->per_s, n, 0.75),
+		.share = quantile(r->share, n, 0.5),
+	};
+
+	f.limit = limit(&f.median, n_consumers);
+	return f;
+}
+
+/* One size with each number of consumers in turn, again and again: what drifts, drifts for all. */
+static void measure(const struct options *o, size_t size, struct figures *f)
+{
+	static struct repeated r[N_COUNTS];
+
+	for (unsigned i = 0; i < o->repeats; i++) {
+		for (size_t c = 0; c < N_COUNTS; c++) {
+			struct flow one = ring_flow(o->ring_bytes, consumers[c], size, o->seconds);
+
+			r[c].per_s[i] = one.per_s;
+			r[c].ns_out[i] = one.ns_out;
+			r[c].ns_in[i] = one.ns_in;
+			r[c].share[i] = one.per_s / r[0].per_s[i];
+		}
 	}
-	pin(0);
-	for (uint32_t i = 0; i < 2 * WAKES; i++) {
-		let_it_sleep(&b);
-		if (i / WAKE_BLOCK % 2 == 0)
-			wake_bare(fd);
-		else
-			wake_by_ring(&b, fd);
-		while (atomic_load(&sh->answered) <= i)
-			;
+	for (size_t c = 0; c < N_COUNTS; c++)
+		f[c] = sum_up(&r[c], o->repeats, consumers[c]);
+}
+
+/* ---- the report */
+
+static void print_table(const struct options *o)
+{
+	struct wakes w = ring_wake();
+
+	printf("%-36s%10s%10s\n", "one way, microseconds", "p50", "p99");
+	printf("%-36s%10.1f%10.1f\n", "eventfd and epoll_wait alone", w.bare_p50 / 1e3, w.bare_p99 / 1e3);
+	printf("%-36s%10.1f%10.1f\n", "commit to read by a woken worker", w.ring_p50 / 1e3, w.ring_p99 / 1e3);
+	printf("%-36s%10.2f%10.2f\n\n", "ratio", (double)w.ring_p50 / w.bare_p50,
+	       (double)w.ring_p99 / w.bare_p99);
+	printf("%u CPUs, %u runs of %.1f s, medians [quartiles]. M/s: million records a second, to each "
+	       "consumer; share: of\n"
+	       "that to one. ns: CPU a record, waiting left out. limit: what these CPUs could pass at these "
+	       "costs.\n\n",
+	       (unsigned)sysconf(_SC_NPROCESSORS_ONLN), o->repeats, o->seconds);
+	printf("%8s %10s %8s %15s %6s %12s %12s %10s\n", "payload", "consumers", "M/s", "", "share",
+	       "producer ns", "consumer ns", "limit M/s");
+	for (size_t s = 0; s < ARRAY_LEN(sizes); s++) {
+		struct figures f[N_COUNTS];
+
+		if (o->size != 0 && o->size != sizes[s])
+			continue;
+		measure(o, sizes[s], f);
+		for (size_t c = 0; c < N_COUNTS; c++)
+			printf("%8zu %10u %8.2f [%6.2f-%6.2f] %6.2f %12.1f %12.1f %10.2f\n", sizes[s],
+			       consumers[c], f[c].median.per_s / 1e6, f[c].low / 1e6, f[c].high / 1e6,
+			       f[c].share, f[c].median.ns_out, f[c].median.ns_in, f[c].limit / 1e6);
+		fflush(stdout);
 	}
-	end(&b);
-	close(fd);
-	qsort(sh->ping_ns, WAKES, sizeof(uint32_t), compare);
-	qsort(sh->wake_ns, WAKES, sizeof(uint32_t), compare);
-	*ping_p50 = sh->ping_ns[WAKES / 2];
-	*wake_p50 = sh->wake_ns[WAKES / 2];
+}
+
+static void print_json(const struct options *o)
+{
+	struct wakes w = ring_wake();
+
+	printf("{\"pingpong_p50_ns\":%u,\"pingpong_p99_ns\":%u,\"wake_p50_ns\":%u,\"wake_p99_ns\":%u",
+	       w.bare_p50, w.bare_p99, w.ring_p50, w.ring_p99);
+	for (size_t s = 0, shown = 0; s < ARRAY_LEN(sizes); s++) {
+		struct figures f[N_COUNTS];
+
+		if (o->size != 0 && o->size != sizes[s])
+			continue;
+		measure(o, sizes[s], f);
+		if (sizes[s] == 128 &&
+		    shown == 0) /* short names for the size of the budgets; before the rest */
+			printf(",\"records_per_s\":%.0f,\"records_per_s_2\":%.0f,\"share_2\":%.3f",
+			       f[0].median.per_s, f[1].median.per_s, f[1].share);
+		printf("%s\"%zu\":{", shown++ == 0 ? ",\"payload\":{" : ",", sizes[s]);
+		for (size_t c = 0; c < N_COUNTS; c++)
+			printf("%s\"%u\":{\"per_s\":%.0f,\"per_s_low\":%.0f,\"per_s_high\":%.0f,\"share\":%."
+			       "3f,"
+			       "\"producer_ns\":%.2f,\"consumer_ns\":%.2f,\"limit_per_s\":%.0f}",
+			       c == 0 ? "" : ",", consumers[c], f[c].median.per_s, f[c].low, f[c].high,
+			       f[c].share, f[c].median.ns_out, f[c].median.ns_in, f[c].limit);
+		printf("}");
+	}
+	printf("}}\n");
+}
+
+static _Noreturn void usage(void)
+{
+	fprintf(stderr,
+		"usage: bench-ring [--json] [--seconds N] [--repeats 1-%u] [--ring MB] [--size BYTES]\n"
+		"  --size  one of 64, 128, 1024, 4096, 16384, 65536; all of them unless given\n",
+		REPEATS_MAX);
+	exit(2);
+}
+
+static double number(const char *text, double least, double most)
+{
+	char *end;
+	double v = strtod(text, &end);
+
+	if (end == text || *end != '\0' || !(v >= least && v <= most))
+		usage();
+	return v;
+}
+
+static void read_option(struct options *o, int opt, const char *value)
+{
+	switch (opt) {
+	case 'j':
+		o->is_json = true;
+		break;
+	case 's':
+		o->seconds = number(value, 0.01, 60);
+		break;
+	case 'r':
+		o->repeats = (unsigned)number(value, 1, REPEATS_MAX);
+		break;
+	case 'm':
+		o->ring_bytes = UINT64_C(1) << 20;
+		while (o->ring_bytes < number(value, 1, 4096) * (1 << 20))
+			o->ring_bytes *= 2;
+		break;
+	case 'b':
+		o->size = (unsigned)number(value, 1, 65536);
+		for (size_t s = 0; s < ARRAY_LEN(sizes); s++)
+			if (sizes[s] == o->size)
+				return;
+		usage();
+	default:
+		usage();
+	}
 }
 
 int main(int argc, char **argv)
 {
-	static const size_t sizes[] = {64, 128, 1024, 16384, 65536};
-	static const unsigned consumers[] = {1, 2, 4};
-	static const struct option options[] = {{"json", no_argument, NULL, 'j'}, {"seconds", required_argument, NULL, 's'}, {0}};
-	uint32_t ping_p50, wake_p50;
-	bool is_json = false;
-	double seconds = 1;
+	static const struct option options[] = {
+		{"json", no_argument, NULL, 'j'},          {"seconds", required_argument, NULL, 's'},
+		{"repeats", required_argument, NULL, 'r'}, {"ring", required_argument, NULL, 'm'},
+		{"size", required_argument, NULL, 'b'},    {0},
+	};
+	struct options o = {.seconds = 0.5, .repeats = 3, .ring_bytes = UINT64_C(64) << 20};
 	int opt;
 
-	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (opt == 's' && strtod(optarg, NULL) > 0) {
-			seconds = strtod(optarg, NULL);
-		} else if (opt == 'j') {
-			is_json = true;
-		} else {
-			fprintf(stderr, "usage: bench-ring [--json] [--seconds N]\n");
-			return 2;
-		}
-	}
-	sh = mmap(NULL, sizeof(*sh), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (sh == MAP_FAILED)
-		die("mmap");
-	wake(&ping_p50, &wake_p50);
-	if (is_json) {
-		printf("{\"pingpong_p50_ns\":%" PRIu32 ",\"wake_p50_ns\":%" PRIu32 ",\"records_per_s\":%.0f,\"records_per_s_2\":%.0f}\n",
-		       ping_p50, wake_p50, throughput(1, 128, seconds), throughput(2, 128, seconds));
-		return 0;
-	}
-	printf("commit to read by a woken worker  p50 %" PRIu32 " ns\nbare eventfd and epoll_wait       p50 %" PRIu32
-	       " ns\nratio                             %.2f\n\nmillion records a second\npayload ",
-	       wake_p50, ping_p50, (double)wake_p50 / ping_p50);
-	for (size_t c = 0; c < ARRAY_LEN(consumers); c++)
-		printf("%10u readers", consumers[c]);
-	for (size_t s = 0; s < ARRAY_LEN(sizes); s++) {
-		printf("\n%7zu ", sizes[s]);
-		for (size_t c = 0; c < ARRAY_LEN(consumers); c++)
-			printf("%18.2f", throughput(consumers[c], sizes[s], seconds) / 1e6);
-		fflush(stdout);
-	}
-	printf("\n");
+	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1)
+		read_option(&o, opt, optarg);
+	if (optind != argc)
+		usage();
+	if (o.is_json)
+		print_json(&o);
+	else
+		print_table(&o);
 	return 0;
 }

@@ -130,7 +130,7 @@ def ring(b, _n):
     binary = b.build + "/bench-ring"
     if not os.path.exists(binary):
         return []
-    run = subprocess.run([binary, "--json"], stdout=subprocess.PIPE, timeout=120)
+    run = subprocess.run([binary, "--json", "--size", "128"], stdout=subprocess.PIPE, timeout=120)
     if run.returncode != 0:
         raise Failed(f"{binary}: status {run.returncode}")
     r = json.loads(run.stdout)
@@ -138,8 +138,9 @@ def ring(b, _n):
             "ringcast": r["wake_p50_ns"] / 1000, "ratio": r["wake_p50_ns"] / r["pingpong_p50_ns"],
             "budget": "<= 1.3 x eventfd ping-pong"}
     wake["ok"] = wake["ratio"] <= 1.3
-    rate = r["records_per_s"]
-    return [wake, single("ring: records a second, 128 B", "1/s", rate, ">= 10,000,000", rate >= 10e6)]
+    one, two = r["records_per_s"], r["records_per_s_2"]
+    return [wake, single("ring: records a second, 128 B", "1/s", one, ">= 10,000,000", one >= 10e6),
+            single("ring: the same, to each of two", "1/s", two, ">= 8,000,000", two >= 8e6)]
 
 
 MEASUREMENTS = {"paced": paced, "flat": flat_out, "handshakes": handshakes, "memory": memory, "wide": wide,
