@@ -240,7 +240,8 @@ help: ## this list
 
 # ---- bench
 
-BENCH_LOAD  := $(wildcard bench/load*.c) bench/hist.c bench/payload.c bench/track.c bench/wsin.c bench/proc.c
+BENCH_LOAD  := $(wildcard bench/load*.c) bench/hist.c bench/hdr.c bench/payload.c bench/track.c \
+               bench/wsin.c bench/proc.c
 BENCH_FLOOR := $(wildcard bench/floor*.c) bench/payload.c
 BENCH_RING  := $(wildcard bench/ring*.c)
 # io_uring is an extra of the floor program alone, left out where liburing is not installed.
@@ -249,6 +250,7 @@ BENCH_BIN   := $(BUILD)/ringcast-bench $(BUILD)/bench-floor $(if $(wildcard benc
 
 $(BUILD)/bench/floor_uring.o: CFLAGS_RC += $(if $(BENCH_URING),-DHAVE_LIBURING)
 $(BUILD)/ringcast-bench: $(BENCH_LOAD:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
+$(BUILD)/ringcast-bench: BENCH_LIBS = -lz
 $(BUILD)/bench-floor: $(BENCH_FLOOR:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
 $(BUILD)/bench-floor: BENCH_LIBS = $(BENCH_URING)
 $(BUILD)/bench-ring: $(BENCH_RING:%.c=$(BUILD)/%.o) $(SRC_SHM:%.c=$(BUILD)/%.o) $(OBJ_COMMON)

@@ -16,19 +16,25 @@
 static void hist_slots_are_tight_and_ordered(void **state)
 {
 	(void)state;
-	for (unsigned bit = 0; bit < 64; bit++) {
+	for (unsigned bit = 0; bit < HIST_TOP_LOG; bit++) {
 		for (int d = -1; d <= 1; d++) {
 			uint64_t v = ((uint64_t)1 << bit) + (uint64_t)(int64_t)d;
 			uint32_t s = hist_slot(v);
 
 			assert_true(s < HIST_SLOTS);
-			assert_true(hist_slot_low(s) <= v);
-			if (s + 1 < HIST_SLOTS)
-				assert_true(hist_slot_low(s + 1) > v);
-			assert_true((double)(v - hist_slot_low(s)) <= (double)v / HIST_STEPS);
+			assert_true(hist_slot_low(s) <= v && v <= hist_slot_high(s));
+			assert_true(hist_slot_low(s) <= hist_slot_mid(s) &&
+				    hist_slot_mid(s) <= hist_slot_high(s));
+			assert_true(hist_slot_high(s) - hist_slot_low(s) <= v / HIST_HALF);
+			assert_int_equal(hist_slot_low(s + 1), hist_slot_high(s) + 1);
 		}
 	}
+	assert_int_equal(hist_slot(2047), 2047); /* as HdrHistogram numbers them */
+	assert_int_equal(hist_slot(2049), 2048);
+	assert_int_equal(hist_slot(4096), 3072);
+	assert_int_equal(hist_slot(HIST_TOP), HIST_SLOTS - 1);
 	assert_int_equal(hist_slot(UINT64_MAX), HIST_SLOTS - 1);
+	assert_int_equal(hist_slot_high(HIST_SLOTS - 1), HIST_TOP);
 }
 
 static void hist_quantiles(void **state)
@@ -39,16 +45,45 @@ static void hist_quantiles(void **state)
 	assert_int_equal(hist_quantile(&h, 0.5), 0);
 	for (uint64_t v = 1; v <= 1000; v++)
 		hist_add(&h, v * 1000);
-	assert_in_range(hist_quantile(&h, 0.5), 500000, 516000);
-	assert_in_range(hist_quantile(&h, 0.99), 990000, 1000000);
+	assert_in_range(hist_quantile(&h, 0.5), 500000, 500500);
+	assert_in_range(hist_quantile(&h, 0.99), 990000, 991000);
 	assert_int_equal(hist_quantile(&h, 1.0), 1000000);
-	assert_int_equal(hist_quantile(&h, 0), 1007); /* the first slot's upper edge */
+	assert_int_equal(hist_quantile(&h, 0), 1000);
 	assert_true(hist_mean(&h) == 500500.0);
 	hist_merge(&sum, &h);
 	hist_merge(&sum, &h);
 	assert_int_equal(sum.count, 2000);
 	assert_int_equal(sum.max, 1000000);
 	assert_int_equal(hist_quantile(&sum, 0.5), hist_quantile(&h, 0.5));
+	hist_clear(&sum);
+	hist_clear(&h);
+	assert_memory_equal(&sum, &h, sizeof(h));
+	assert_int_equal(hist_quantile(&sum, 0.5), 0);
+}
+
+/* Whatever the moments of reading, every value is in exactly one interval. */
+static void hist_intervals_add_up(void **state)
+{
+	static struct hist live, seen, interval, all;
+
+	(void)state;
+	for (uint64_t v = 0; v < 5000; v++) {
+		hist_add(&live, v * v);
+		if (v % 700 != 3)
+			continue;
+		hist_interval(&interval, &seen, &live);
+		assert_int_equal(interval.count, v == 3 ? 4 : 700);
+		assert_int_equal(hist_slot(interval.max), hist_slot(v * v));
+		hist_merge(&all, &interval);
+		hist_clear(&interval);
+	}
+	hist_interval(&all, &seen, &live);
+	assert_int_equal(all.count, live.count);
+	assert_memory_equal(all.slot, live.slot, sizeof(live.slot));
+	assert_in_range(all.sum, live.sum - live.sum / 1000, live.sum + live.sum / 1000);
+	hist_clear(&interval);
+	hist_interval(&interval, &seen, &live);
+	assert_int_equal(interval.count, 0);
 }
 
 static void payload_round_trip(void **state)
@@ -161,6 +196,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(hist_slots_are_tight_and_ordered),
 		cmocka_unit_test(hist_quantiles),
+		cmocka_unit_test(hist_intervals_add_up),
 		cmocka_unit_test(payload_round_trip),
 		cmocka_unit_test(payload_any_bit_matters),
 		cmocka_unit_test(payload_is_safe_in_json),
