@@ -251,6 +251,7 @@ BENCH_BIN   := $(BUILD)/ringcast-bench $(BUILD)/bench-floor $(if $(wildcard benc
 $(BUILD)/bench/floor_uring.o: CFLAGS_RC += $(if $(BENCH_URING),-DHAVE_LIBURING)
 $(BUILD)/ringcast-bench: $(BENCH_LOAD:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
 $(BUILD)/ringcast-bench: BENCH_LIBS = -lz
+$(BUILD)/bench/load_html.o: bench/report.html
 $(BUILD)/bench-floor: $(BENCH_FLOOR:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
 $(BUILD)/bench-floor: BENCH_LIBS = $(BENCH_URING)
 $(BUILD)/bench-ring: $(BENCH_RING:%.c=$(BUILD)/%.o) $(SRC_SHM:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
@@ -261,8 +262,9 @@ $(BENCH_BIN):
 .PHONY: bench-programs bench-core bench-feeds bench-selftest
 bench-programs: $(BENCH_BIN) ## build them: build/ringcast-bench, bench-floor, bench-ring
 
-bench-selftest: $(BUILD)/ringcast-bench ## does the load client see planted faults?
+bench-selftest: $(BUILD)/ringcast-bench ## does the load client see planted faults, and report what it saw?
 	@$(PY) bench/selftest.py $(BUILD)
+	@$(PY) bench/selftest_report.py $(BUILD)
 
 bench-core: ## the core's figures beside the floor program's and the budgets (about 3 minutes)
 	@etc/install-packages.sh build run test

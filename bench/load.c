@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bench/load_env.h"
+#include "bench/load_series.h"
 #include "bench/payload.h"
 #include "bench/proc.h"
 #include "common/clock.h"
@@ -25,6 +27,7 @@ struct parent {
 	const struct load_opts *o;
 	struct load_shared *sh;
 	struct load_measured m;
+	struct load_series series;
 	uint64_t deadline_ns;
 	pid_t child[LOAD_PROCS + LOAD_PUBLISHERS];
 	uint32_t n_children;
@@ -82,6 +85,7 @@ static bool wait_for(struct parent *p, bool (*done)(const struct parent *), uint
 
 	while (!done(p)) {
 		watch_children(p);
+		load_series_tick(&p->series);
 		if (over(p) || clock_mono_ns() >= until_ns)
 			return done(p);
 		nanosleep(&nap, NULL);
@@ -182,13 +186,17 @@ static void phase_connect(struct parent *p)
 	p->m.connect_s = (double)(clock_mono_ns() - began) * 1e-9;
 	after = sample(p, false);
 	p->m.connect_cpu_ns = since(after.cpu_ns, before.cpu_ns);
-	if (!p->o->json)
-		fprintf(stderr, "ringcast-bench: connected\n");
+}
+
+static void enter(struct parent *p, enum load_phase phase)
+{
+	atomic_store(&p->sh->phase, phase);
+	load_series_phase(&p->series, phase);
 }
 
 static void phase_hold(struct parent *p)
 {
-	atomic_store(&p->sh->phase, PHASE_HOLD);
+	enter(p, PHASE_HOLD);
 	if (p->o->idle_s > 0)
 		(void)wait_for(p, never, seconds(p->o->idle_s));
 	p->m.pss_after = sample(p, true).pss_bytes;
@@ -204,6 +212,7 @@ static void phase_publish(struct parent *p)
 	for (uint32_t i = 0; ours && i < p->o->publishers; i++)
 		fork_one(p, load_publisher, i);
 	p->m.timed_out |= ours && !wait_for(p, all_dialled, p->deadline_ns);
+	load_series_phase(&p->series, PHASE_PUBLISH);
 	redis = redis_cpu(p);
 	before = sample(p, false);
 	began = clock_mono_ns() + 20000000;
@@ -213,7 +222,7 @@ static void phase_publish(struct parent *p)
 		p->m.timed_out |= !wait_for(p, all_sent, p->deadline_ns);
 	else
 		(void)wait_for(p, never, seconds(p->o->duration_s));
-	atomic_store(&p->sh->phase, PHASE_DRAIN);
+	enter(p, PHASE_DRAIN);
 	p->m.timed_out |= !wait_for(p, all_drained, seconds(p->o->drain_s));
 	p->m.publish_s = (double)(clock_mono_ns() - began) * 1e-9;
 	after = sample(p, false);
@@ -229,7 +238,7 @@ static void phase_stalled(struct parent *p)
 {
 	if (p->o->stall == 0)
 		return;
-	atomic_store(&p->sh->phase, PHASE_STALLED);
+	enter(p, PHASE_STALLED);
 	(void)wait_for(p, all_finished, clock_mono_ns() + STALLED_NS);
 }
 
@@ -283,14 +292,18 @@ int main(int argc, char **argv)
 {
 	static struct parent p;
 	static struct load_opts opts;
+	const char *command = load_env_command(argc, argv); /* before the options are taken apart */
 	bool ok;
 
 	load_opts_parse(&opts, argc, argv);
+	opts.command = command;
+	if (!load_report_ready(&opts))
+		return 1;
 	payload_init();
 	p.o = &opts;
 	p.sh = shared_make();
 	p.deadline_ns = seconds(opts.max_s);
-	if (!p.sh || prepare() == -1) {
+	if (!p.sh || prepare() == -1 || load_series_open(&p.series, &opts, p.sh) == -1) {
 		fprintf(stderr, "ringcast-bench: %s\n", strerror(errno));
 		return 1;
 	}
@@ -304,6 +317,7 @@ int main(int argc, char **argv)
 		phase_stalled(&p);
 	p.m.timed_out |= over(&p);
 	stop_children(&p);
-	ok = load_report(&opts, p.sh, &p.m);
+	ok = load_series_close(&p.series) == 0;
+	ok &= load_report(&opts, p.sh, &p.m, &p.series);
 	return ok ? 0 : 1;
 }

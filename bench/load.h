@@ -46,7 +46,10 @@ struct load_opts {
 	uint32_t pid;       /* the server; 0 = not measured */
 	uint32_t redis_pid; /* the Redis it is fed by; 0 = not measured */
 	bool may_close, reconnect, no_check, json;
-	uint32_t run; /* 16 bits */
+	bool progress, quiet;                    /* the line on stderr: always; never, as little else */
+	const char *hdr, *hgrm, *report, *title; /* files to write; NULL = not */
+	const char *command;                     /* as it was given, without its secrets */
+	uint32_t run;                            /* 16 bits */
 };
 
 enum load_phase { PHASE_CONNECT, PHASE_HOLD, PHASE_PUBLISH, PHASE_DRAIN, PHASE_STALLED, PHASE_STOP };
@@ -69,12 +72,19 @@ enum load_end {
 	END_COUNT
 };
 
-/* One receiver's results: written by it alone; the parent reads `opened`, `failed` and `deliveries` at any
- * time, the rest once `drained` or `finished` is set (release, acquire). */
+/* What has a histogram: the time from connect to 101, from due to read, and from due to the last client's
+ * read. */
+enum load_hist { LOAD_HANDSHAKE, LOAD_LATENCY, LOAD_LAST, LOAD_HISTS };
+
+/* One receiver's results: written by it alone; the parent reads `opened`, `failed`, `open`, `deliveries`, the
+ * `seen_` ones and the histograms (hist_interval) at any time, the rest once `drained` or `finished` is set
+ * (release, acquire). */
 struct load_result {
 	_Atomic uint32_t opened, failed; /* first handshakes */
 	_Atomic uint32_t drained, finished;
 	_Atomic uint64_t deliveries;
+	_Atomic uint64_t seen_bytes, seen_errors; /* of the fields below; a few ms old */
+	_Atomic uint32_t open;                    /* connections, now */
 	uint64_t bytes;
 	uint64_t lost, repeated, late, corrupt, misrouted, foreign;
 	uint64_t never_came; /* of `lost`: the tail, still missing at the end */
@@ -84,9 +94,14 @@ struct load_result {
 	uint64_t recvs;
 	uint64_t ends[END_COUNT], stalled_ends[END_COUNT];
 	uint32_t stalled_open;
-	uint64_t cpu_ns;                      /* own CPU from PUBLISH to drained */
-	char why[160];                        /* the first thing that went wrong */
-	struct hist handshake, latency, last; /* last: publish to the last client's delivery */
+	uint64_t cpu_ns; /* own CPU from PUBLISH to drained */
+	char why[160];   /* the first thing that went wrong */
+	union {
+		struct {
+			struct hist handshake, latency, last;
+		};
+		struct hist hists[LOAD_HISTS];
+	};
 };
 
 struct load_pub_shared {
@@ -94,7 +109,8 @@ struct load_pub_shared {
 	_Alignas(64) _Atomic uint32_t asleep; /* waits for a completion, wake_fd wants a write */
 	int wake_fd;
 	_Atomic uint32_t opened, sent; /* connected, or given up; all messages handed over, or given up */
-	uint64_t errors, retries, nobody, throttled;
+	_Atomic uint64_t errors;       /* read at any time, for the series */
+	uint64_t retries, nobody, throttled;
 	uint64_t late_max_ns; /* behind the schedule, at worst */
 	char why[160];
 };
@@ -137,7 +153,11 @@ void load_opts_parse(struct load_opts *o, int argc, char **argv);
 int load_receiver(const struct load_opts *o, struct load_shared *sh, uint32_t proc);
 int load_publisher(const struct load_opts *o, struct load_shared *sh, uint32_t number);
 
-/* What the parent measured, and the report on stdout. Returns whether all is well. */
+/* Can the files be written that the options name? Says which not. */
+bool load_report_ready(const struct load_opts *o);
+
+/* What the parent measured, and the report on stdout and in files. Returns whether all is well. */
+struct load_series;
 struct load_measured {
 	bool has_server, timed_out;
 	double connect_s, publish_s; /* wall time of the two phases, draining included */
@@ -147,6 +167,7 @@ struct load_measured {
 	uint32_t server_processes;
 	uint64_t published;
 };
-bool load_report(const struct load_opts *o, struct load_shared *sh, const struct load_measured *m);
+bool load_report(const struct load_opts *o, struct load_shared *sh, const struct load_measured *m,
+		 const struct load_series *series);
 
 #endif

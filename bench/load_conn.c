@@ -106,6 +106,8 @@ void conn_gone(struct receiver *r, struct conn *c, enum load_end end)
 		close(c->fd); /* leaves the epoll set with it: nobody else holds the socket */
 	c->fd = -1;
 	r->underway -= shaking;
+	if (!shaking)
+		atomic_fetch_sub(&r->res->open, 1);
 	if (shaking && !c->began && c->role != ROLE_CHURN)
 		atomic_fetch_add(&r->res->failed, 1);
 	else if (shaking && !r->o->may_close)
@@ -160,6 +162,7 @@ static void opened(struct receiver *r, struct conn *c)
 {
 	hist_add(&r->res->handshake, r->now_ns - c->since_ns);
 	r->underway--;
+	atomic_fetch_add(&r->res->open, 1);
 	c->state = CONN_OPEN;
 	if (c->credited)
 		gone_remove(r, c);

@@ -56,7 +56,15 @@ static const char usage_text[] =
 	"(0)\n"
 	"  --drain S          how long the last messages may take (5)\n"
 	"  --max-seconds S    everything together (60)\n"
+	"reporting\n"
 	"  --json             one line of JSON instead of the table\n"
+	"  --report FILE      a page of plots and tables (HTML) that needs nothing else\n"
+	"  --title TEXT       its heading: what was measured\n"
+	"  --hdr FILE         latencies second by second, as HdrHistogram's log\n"
+	"  --hgrm FILE        latency by percentile, as HdrHistogram's plotter takes it\n"
+	"  --progress         rates on stderr once a second, also when it is no terminal\n"
+	"  --quiet            nothing on stderr but errors\n"
+	"  --help             this text\n"
 	"\n"
 	"Status 0: all well. 1: anything lost, repeated, out of order, corrupt, closed, refused or timed "
 	"out. 2: usage.\n";
@@ -110,6 +118,12 @@ static const struct opt {
 	{"drain", OPT_NUMBER, AT(drain_s), 0, 0, 3600, 0},
 	{"max-seconds", OPT_NUMBER, AT(max_s), 0, 0.1, 7200, 0},
 	{"json", OPT_FLAG, AT(json), AT(json), 0, 0, 0},
+	{"report", OPT_TEXT, AT(report), 0, 0, 0, 0},
+	{"title", OPT_TEXT, AT(title), 0, 0, 0, 0},
+	{"hdr", OPT_TEXT, AT(hdr), 0, 0, 0, 0},
+	{"hgrm", OPT_TEXT, AT(hgrm), 0, 0, 0, 0},
+	{"progress", OPT_FLAG, AT(progress), AT(progress), 0, 0, 0},
+	{"quiet", OPT_FLAG, AT(quiet), AT(quiet), 0, 0, 0},
 };
 
 static _Noreturn void usage_error(const char *what, const char *value)

@@ -284,6 +284,18 @@ static void final_count(struct receiver *r)
 	}
 }
 
+/* For whoever watches; here, so that nothing of it is done for each message. */
+static void show(struct receiver *r)
+{
+	struct load_result *res = r->res;
+	uint64_t errors = res->failed + res->lost + res->repeated + res->late + res->corrupt + res->misrouted;
+
+	for (int i = 0; i < END_COUNT && !r->o->may_close; i++)
+		errors += res->ends[i];
+	atomic_store(&res->seen_errors, errors);
+	atomic_store(&res->seen_bytes, res->bytes);
+}
+
 static void loop(struct receiver *r)
 {
 	static struct epoll_event ev[EVENTS_MAX];
@@ -304,6 +316,7 @@ static void loop(struct receiver *r)
 		if (r->now_ns >= next_tick) {
 			next_tick = r->now_ns + TICK_NS;
 			tick(r);
+			show(r);
 			check_phase_end(r);
 		}
 		if (r->now_ns >= next_sweep) {
@@ -312,6 +325,7 @@ static void loop(struct receiver *r)
 		}
 	}
 	final_count(r);
+	show(r);
 }
 
 int load_receiver(const struct load_opts *o, struct load_shared *sh, uint32_t proc)
