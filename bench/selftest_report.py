@@ -3,7 +3,7 @@
 
 One run of ringcast-bench against a small server, with every kind of report at once; then each is read back by code
 that shares nothing with it (the HdrHistogram decoder below is written from the format's description) and
-compared with the others.
+compared with the others. Also: the options that --help, the option table and the man page name are the same.
 
     bench/selftest_report.py BUILD-DIRECTORY
 """
@@ -23,6 +23,7 @@ import zlib
 
 from selftest import Server
 
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CLIENTS, RATE, SECONDS = 8, 250, 2.3
 MESSAGES = int(RATE * SECONDS)
 
@@ -281,9 +282,22 @@ def unwritable_files_are_told_before_the_run(run):
         assert done.returncode == 1 and done.stdout == "" and "/nowhere/file" in done.stderr, done
 
 
+def man_page_help_and_table_name_the_same_options(run):
+    with open(TOP + "/bench/load_opts.c") as f:
+        table = set(re.findall(r'^\t\{"([a-z0-9-]+)", OPT_', f.read(), re.M)) | {"help"}
+    usage = subprocess.run([run.build + "/ringcast-bench", "--help"], capture_output=True, text=True, check=True).stdout
+    told = set(re.findall(r"^  --([a-z0-9-]+)", usage, re.M))
+    with open(TOP + "/docs/ringcast-bench.1") as f:
+        page = f.read()
+    described = {name.replace("\\-", "-") for name in re.findall(r"^\.(?:B|BI|BR) .*?\\-\\-((?:[a-z0-9]|\\-)+)",
+                 page.split(".SH OPTIONS")[1].split(".SH OUTPUT")[0], re.M)}
+    assert table == told, table ^ told
+    assert table == described, table ^ described
+
+
 CHECKS = [json_keeps_its_keys_and_the_series_adds_up, hdr_log_holds_every_latency, hgrm_rows_count_what_is_below,
           page_stands_alone, progress_has_rates, table_is_aligned, terminal_gets_one_line,
-          unwritable_files_are_told_before_the_run]
+          unwritable_files_are_told_before_the_run, man_page_help_and_table_name_the_same_options]
 
 
 def main():
