@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,8 @@
 
 #include "bench/payload.h"
 
+#define CHANNELS_MAX 10000000u
+
 volatile int floor_stop;
 
 static const char usage_text[] =
@@ -25,11 +28,14 @@ static const char usage_text[] =
 	"  --workers N          (2)\n"
 	"  --batch K            up to K messages in one send when several are due (1)\n"
 	"  --io-uring           send by io_uring\n"
+	"  --channels N         channel names and paths end in a number below N: one client for each\n"
 	"messages come from one of\n"
 	"  --rate R             R a second of its own; --size BYTES (128), --messages M, --run ID (1)\n"
 	"  --publish ADDR:PORT  POST with {\"text\":\"...\"}; 'publish PORT' is printed\n"
-	"  --redis ADDR         SUBSCRIBE --channel NAME (demo:room0); ADDR:PORT or unix:/path\n"
-	"  --binary             they are sent as binary\n";
+	"  --redis ADDR         SUBSCRIBE --channel NAME (demo:room0); ADDR:PORT or unix:/path;\n"
+	"                       with --channels PSUBSCRIBE, and the name is a pattern (demo:room*)\n"
+	"  --binary             they are sent as binary\n"
+	"At the end, 'sends N deliveries M' is printed: calls, and messages to clients.\n";
 
 static void on_signal(int sig)
 {
@@ -56,6 +62,9 @@ static void set(struct floor_opts *o, int code, char *arg)
 		break;
 	case 'u':
 		o->uring = true;
+		break;
+	case 'n':
+		o->channels = (uint32_t)strtoul(arg, NULL, 10);
 		break;
 	case 'r':
 		o->rate = strtod(arg, NULL);
@@ -92,28 +101,24 @@ static void set(struct floor_opts *o, int code, char *arg)
 static void options(struct floor_opts *o, int argc, char **argv)
 {
 	static const struct option longopts[] = {
-		{"listen", 1, 0, 'l'},   {"workers", 1, 0, 'w'},
-		{"batch", 1, 0, 'k'},    {"io-uring", 0, 0, 'u'},
-		{"rate", 1, 0, 'r'},     {"size", 1, 0, 's'},
-		{"messages", 1, 0, 'm'}, {"run", 1, 0, 'i'},
-		{"publish", 1, 0, 'p'},  {"redis", 1, 0, 'R'},
-		{"channel", 1, 0, 'c'},  {"binary", 0, 0, 'b'},
-		{"help", 0, 0, 'h'},     {0},
+		{"listen", 1, 0, 'l'},   {"workers", 1, 0, 'w'}, {"batch", 1, 0, 'k'},
+		{"io-uring", 0, 0, 'u'}, {"rate", 1, 0, 'r'},    {"size", 1, 0, 's'},
+		{"messages", 1, 0, 'm'}, {"run", 1, 0, 'i'},     {"publish", 1, 0, 'p'},
+		{"redis", 1, 0, 'R'},    {"channel", 1, 0, 'c'}, {"binary", 0, 0, 'b'},
+		{"channels", 1, 0, 'n'}, {"help", 0, 0, 'h'},    {0},
 	};
 	int code;
 
-	*o = (struct floor_opts){.listen = "127.0.0.1:0",
-				 .channel = "demo:room0",
-				 .workers = 2,
-				 .batch = 1,
-				 .size = 128,
-				 .run = 1};
+	*o = (struct floor_opts){.listen = "127.0.0.1:0", .workers = 2, .batch = 1, .size = 128, .run = 1};
 	while ((code = getopt_long(argc, argv, "h", longopts, NULL)) != -1)
 		set(o, code, optarg);
 	if (optind < argc)
 		usage_error("what is that");
-	if (o->workers < 1 || o->workers > FLOOR_WORKERS || o->batch < 1 || o->size < PAYLOAD_MIN)
+	if (o->workers < 1 || o->workers > FLOOR_WORKERS || o->batch < 1 || o->channels > CHANNELS_MAX ||
+	    o->size < PAYLOAD_MIN)
 		usage_error("out of range");
+	if (!o->channel)
+		o->channel = o->channels ? "demo:room*" : "demo:room0";
 	if ((o->rate > 0) + !!o->publish + !!o->redis != 1)
 		usage_error("one of --rate, --publish, --redis");
 }
@@ -163,6 +168,17 @@ static int start_workers(const struct floor_opts *o, struct floor_shared *sh, pi
 	return 0;
 }
 
+static void print_counts(const struct floor_opts *o, struct floor_shared *sh)
+{
+	uint64_t sends = 0, deliveries = 0;
+
+	for (uint32_t i = 0; i < o->workers; i++) {
+		sends += atomic_load_explicit(&sh->slot[i].sends, memory_order_relaxed);
+		deliveries += atomic_load_explicit(&sh->slot[i].deliveries, memory_order_relaxed);
+	}
+	printf("sends %" PRIu64 " deliveries %" PRIu64 "\n", sends, deliveries);
+}
+
 int main(int argc, char **argv)
 {
 	static struct floor_opts o;
@@ -184,5 +200,6 @@ int main(int argc, char **argv)
 	for (uint32_t i = 0; i < o.workers; i++)
 		if (kill(pids[i], SIGKILL) == 0)
 			waitpid(pids[i], NULL, 0);
+	print_counts(&o, sh);
 	return rc;
 }

@@ -17,9 +17,10 @@
 #include "bench/payload.h"
 #include "common/clock.h"
 
-#define PUBLISHERS  16
+#define PUBLISHERS  64
 #define REQUEST_MAX (17u << 20)
 #define TURN_MS     100
+#define PIPELINE    64 /* no client sends more before the answers */
 
 int floor_listen(const char *addr, bool reuse_port, struct sockaddr_in *bound)
 {
@@ -49,6 +50,18 @@ int floor_listen(const char *addr, bool reuse_port, struct sockaddr_in *bound)
 	return fd;
 }
 
+uint32_t floor_number(const char *name, size_t n)
+{
+	uint32_t number = 0;
+	size_t i = n;
+
+	while (i > 0 && name[i - 1] >= '0' && name[i - 1] <= '9')
+		i--;
+	for (; i < n; i++)
+		number = number * 10 + (uint32_t)(name[i] - '0');
+	return number;
+}
+
 /* ---- a clock */
 
 int floor_feed_rate(const struct floor_opts *o, struct floor_shared *sh)
@@ -66,8 +79,7 @@ int floor_feed_rate(const struct floor_opts *o, struct floor_shared *sh)
 		if (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL) != 0)
 			break;
 		payload_put(payload, o->size, &id, o->binary);
-		if (floor_put(sh, o->workers, payload, o->size, o->binary) == -1 ||
-		    floor_wake(sh, o->workers) == -1)
+		if (floor_put(o, sh, 0, payload, o->size) == -1 || floor_wake(sh, o->workers) == -1)
 			break;
 	}
 	while (!floor_stop)
@@ -98,41 +110,67 @@ static int request_room(struct request *r)
 	return 0;
 }
 
-/* Handle one complete request at the buffer's begin. Returns its bytes, 0 if it is not complete, -1 if bad.
- */
-static ssize_t request_take(const struct floor_opts *o, struct floor_shared *sh, const struct request *r)
+/* The number of the channel that a body names, 0 without one. */
+static uint32_t request_channel(const char *body, size_t size)
+{
+	static const char mark[] = "\"channel\":\"";
+	const char *name = memmem(body, size, mark, sizeof(mark) - 1), *quote;
+
+	if (!name)
+		return 0;
+	name += sizeof(mark) - 1;
+	quote = memchr(name, '"', (size_t)(body + size - name));
+	return quote ? floor_number(name, (size_t)(quote - name)) : 0;
+}
+
+/* Handle one complete request `at` bytes into the buffer. Returns its bytes, 0 if it is not complete, -1 if
+ * bad. */
+static ssize_t request_take(const struct floor_opts *o, struct floor_shared *sh, const struct request *r,
+			    size_t at)
 {
 	static const char mark[] = "\"text\":\"";
-	const char *end = memmem(r->p, r->len, "\r\n\r\n", 4), *length, *text, *quote;
+	const char *begin = r->p + at, *end = memmem(begin, r->len - at, "\r\n\r\n", 4), *length, *text,
+		   *quote;
 	size_t body, size;
 
 	if (!end)
 		return 0;
-	length = strcasestr(r->p, "\r\nContent-Length:");
+	length = strcasestr(begin, "\r\nContent-Length:");
 	if (!length || length > end)
 		return -1;
 	size = strtoul(length + 17, NULL, 10);
-	body = (size_t)(end + 4 - r->p);
+	body = (size_t)(end + 4 - begin);
 	if (size > REQUEST_MAX)
 		return -1;
-	if (r->len - body < size)
+	if (r->len - at - body < size)
 		return 0;
 	text = memmem(end + 4, size, mark, sizeof(mark) - 1);
 	quote = text ? memrchr(end + 4, '"', size) : NULL;
 	if (!text || quote < text + sizeof(mark) - 1)
 		return -1;
 	text += sizeof(mark) - 1;
-	if (floor_put(sh, o->workers, text, (size_t)(quote - text), false) == -1)
+	if (floor_put(o, sh, request_channel(end + 4, size), text, (size_t)(quote - text)) == -1)
 		return -1;
 	return (ssize_t)(body + size);
 }
 
-static int request_serve(const struct floor_opts *o, struct floor_shared *sh, struct request *r, int fd)
+static int request_answer(int fd, size_t n)
 {
 	static const char reply[] =
 		"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n"
 		"{\"result\":{}}";
-	ssize_t n, used;
+	static char all[PIPELINE * (sizeof(reply) - 1)];
+	const size_t size = sizeof(reply) - 1;
+
+	for (size_t i = 0; i < n; i++)
+		memcpy(all + i * size, reply, size);
+	return send(fd, all, n * size, MSG_NOSIGNAL) == (ssize_t)(n * size) ? 0 : -1;
+}
+
+/* What has come on a connection: at most PIPELINE requests before their answers, in one piece. */
+static int request_serve(const struct floor_opts *o, struct floor_shared *sh, struct request *r, int fd)
+{
+	ssize_t n, used, done = 0, count = 0;
 
 	if (request_room(r) == -1)
 		return -1;
@@ -143,14 +181,14 @@ static int request_serve(const struct floor_opts *o, struct floor_shared *sh, st
 		return -1;
 	r->len += (size_t)n;
 	r->p[r->len] = '\0';
-	while (r->len > 0 && (used = request_take(o, sh, r)) != 0) {
-		if (used == -1 || floor_wake(sh, o->workers) == -1 ||
-		    send(fd, reply, sizeof(reply) - 1, MSG_NOSIGNAL) != (ssize_t)sizeof(reply) - 1)
+	for (; count < PIPELINE && (used = request_take(o, sh, r, (size_t)done)) != 0; count++) {
+		if (used == -1)
 			return -1;
-		r->len -= (size_t)used;
-		memmove(r->p, r->p + used, r->len + 1);
+		done += used;
 	}
-	return 0;
+	r->len -= (size_t)done;
+	memmove(r->p, r->p + done, r->len + 1);
+	return floor_wake(sh, o->workers) == -1 ? -1 : request_answer(fd, (size_t)count);
 }
 
 int floor_feed_http(const struct floor_opts *o, struct floor_shared *sh)
@@ -188,7 +226,7 @@ int floor_feed_http(const struct floor_opts *o, struct floor_shared *sh)
 	return 0;
 }
 
-/* ---- Redis: one plain subscriber */
+/* ---- Redis: one plain subscriber, to a pattern when there are many channels */
 
 static redisContext *subscribe(const struct floor_opts *o)
 {
@@ -207,11 +245,25 @@ static redisContext *subscribe(const struct floor_opts *o)
 	}
 	if (!c || c->err)
 		return NULL;
-	reply = redisCommand(c, "SUBSCRIBE %s", o->channel);
+	reply = redisCommand(c, "%s %s", o->channels ? "PSUBSCRIBE" : "SUBSCRIBE", o->channel);
 	if (!reply || reply->type != REDIS_REPLY_ARRAY)
 		return NULL;
 	freeReplyObject(reply);
 	return c;
+}
+
+/* "message", channel, payload; or "pmessage", pattern, channel, payload. */
+static int take_message(const struct floor_opts *o, struct floor_shared *sh, const redisReply *r)
+{
+	const size_t n = o->channels ? 4 : 3;
+	const redisReply *name, *payload;
+
+	if (r->type != REDIS_REPLY_ARRAY || r->elements != n || r->element[n - 1]->type != REDIS_REPLY_STRING)
+		return 0;
+	name = r->element[n - 2];
+	payload = r->element[n - 1];
+	return floor_put(o, sh, floor_number(name->str, (size_t)name->len), payload->str,
+			 (size_t)payload->len);
 }
 
 static int take_messages(const struct floor_opts *o, struct floor_shared *sh, redisContext *c)
@@ -223,10 +275,7 @@ static int take_messages(const struct floor_opts *o, struct floor_shared *sh, re
 			return -1;
 		if (!r)
 			return floor_wake(sh, o->workers);
-		if (r->type == REDIS_REPLY_ARRAY && r->elements == 3 &&
-		    r->element[2]->type == REDIS_REPLY_STRING &&
-		    floor_put(sh, o->workers, r->element[2]->str, (size_t)r->element[2]->len, o->binary) ==
-			    -1)
+		if (take_message(o, sh, r) == -1)
 			return -1;
 		freeReplyObject(r);
 	}

@@ -47,7 +47,8 @@ int floor_wake(struct floor_shared *sh, uint32_t workers)
 	return 0;
 }
 
-int floor_put(struct floor_shared *sh, uint32_t workers, const void *payload, size_t len, bool binary)
+int floor_put(const struct floor_opts *o, struct floor_shared *sh, uint32_t channel, const void *payload,
+	      size_t len)
 {
 	const struct timespec nap = {.tv_nsec = 50000};
 	const uint64_t head = atomic_load_explicit(&sh->head, memory_order_relaxed);
@@ -59,15 +60,16 @@ int floor_put(struct floor_shared *sh, uint32_t workers, const void *payload, si
 		return -1;
 	if (at + need > FLOOR_BYTES)
 		at = 0;
-	while (!is_free(sh, slowest(sh, workers), head, at, need)) {
-		if (floor_wake(sh, workers) == -1 || clock_mono_ms() > until || floor_stop)
+	while (!is_free(sh, slowest(sh, o->workers), head, at, need)) {
+		if (floor_wake(sh, o->workers) == -1 || clock_mono_ms() > until || floor_stop)
 			return -1;
 		nanosleep(&nap, NULL);
 	}
-	n = ws_header_put(sh->bytes + at, binary ? WS_BINARY : WS_TEXT, len);
+	n = ws_header_put(sh->bytes + at, o->binary ? WS_BINARY : WS_TEXT, len);
 	memcpy(sh->bytes + at + n, payload, len);
 	sh->begin[head % FLOOR_INDEX] = at;
 	sh->end[head % FLOOR_INDEX] = at + (uint32_t)(n + len);
+	sh->channel[head % FLOOR_INDEX] = channel;
 	atomic_store(&sh->head, head + 1); /* seq_cst: before the look at `asleep`, see worker_sleep() */
 	return 0;
 }

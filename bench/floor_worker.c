@@ -28,10 +28,12 @@ struct worker {
 	uint32_t slot;
 	int epfd, listener;
 	struct floor_uring *uring;
-	uint32_t n;           /* sockets that get messages */
-	int fds[FDS_MAX];     /* ... themselves */
-	uint16_t at[FDS_MAX]; /* by descriptor: place in fds + 1, 0 = no 101 yet */
-	const uint8_t *bytes; /* of the batch under way, for sockets that were full */
+	uint32_t n;               /* sockets that get messages */
+	int fds[FDS_MAX];         /* ... themselves */
+	uint16_t at[FDS_MAX];     /* by descriptor: place in fds + 1, 0 = no 101 yet */
+	int *member;              /* with channels: the channel's socket, 0 = none here */
+	uint32_t number[FDS_MAX]; /* ... and by descriptor, its channel */
+	const uint8_t *bytes;     /* of the batch under way, for sockets that were full */
 	size_t len;
 };
 
@@ -43,8 +45,16 @@ static void drop(struct worker *w, int fd)
 		w->fds[w->at[fd] - 1] = last;
 		w->at[last] = w->at[fd];
 		w->at[fd] = 0;
+		if (w->member && w->member[w->number[fd]] == fd)
+			w->member[w->number[fd]] = 0;
 	}
 	close(fd);
+}
+
+/* A counter of this worker alone; the parent reads it at the end. */
+static void add(_Atomic uint64_t *to, uint64_t n)
+{
+	atomic_store_explicit(to, atomic_load_explicit(to, memory_order_relaxed) + n, memory_order_relaxed);
 }
 
 /* The socket was full: the floor has no memory for it, so everybody waits. */
@@ -66,11 +76,11 @@ static void finish(void *arg, int fd, size_t done)
 	}
 }
 
-static void broadcast(struct worker *w, const uint8_t *p, size_t len)
+/* Send the bytes of k messages to each of n sockets. */
+static void broadcast(struct worker *w, const int *fds, uint32_t n, const uint8_t *p, size_t len, uint32_t k)
 {
-	const int *fds = w->fds;
-	const uint32_t n = w->n;
-
+	add(&w->sh->slot[w->slot].sends, n);
+	add(&w->sh->slot[w->slot].deliveries, (uint64_t)n * k);
 	w->bytes = p;
 	w->len = len;
 	if (w->uring) {
@@ -86,6 +96,17 @@ static void broadcast(struct worker *w, const uint8_t *p, size_t len)
 	}
 }
 
+/* With channels: message m's only receiver, if it is with this worker. */
+static void deliver(struct worker *w, uint64_t m)
+{
+	const struct floor_shared *sh = w->sh;
+	const uint32_t i = m % FLOOR_INDEX;
+	const int *fd = &w->member[sh->channel[i] < w->o->channels ? sh->channel[i] : 0];
+
+	if (*fd)
+		broadcast(w, fd, 1, sh->bytes + sh->begin[i], sh->end[i] - sh->begin[i], 1);
+}
+
 /* All that is there, up to `batch` messages in one send. */
 static void pump(struct worker *w)
 {
@@ -93,6 +114,11 @@ static void pump(struct worker *w)
 	uint64_t cursor = atomic_load_explicit(&sh->slot[w->slot].cursor, memory_order_relaxed);
 	const uint64_t head = atomic_load(&sh->head);
 
+	for (; w->member && cursor < head; cursor++) {
+		deliver(w, cursor);
+		if (cursor % 16 == 15 || cursor + 1 == head)
+			atomic_store(&sh->slot[w->slot].cursor, cursor + 1);
+	}
 	while (cursor < head) {
 		const uint32_t from = sh->begin[cursor % FLOOR_INDEX];
 		uint32_t to = sh->end[cursor % FLOOR_INDEX], k = 1;
@@ -100,7 +126,7 @@ static void pump(struct worker *w)
 		for (; k < w->o->batch && cursor + k < head && sh->begin[(cursor + k) % FLOOR_INDEX] == to;
 		     k++)
 			to = sh->end[(cursor + k) % FLOOR_INDEX];
-		broadcast(w, sh->bytes + from, to - from);
+		broadcast(w, w->fds, w->n, sh->bytes + from, to - from, k);
 		cursor += k;
 		atomic_store(&sh->slot[w->slot].cursor, cursor);
 	}
@@ -124,6 +150,22 @@ static void accept_some(struct worker *w)
 		    epoll_ctl(w->epfd, EPOLL_CTL_ADD, fd, &ev) == -1)
 			close(fd);
 	}
+}
+
+/* In the order of arrival; with channels also under the number that the path ends in. */
+static void join(struct worker *w, int fd, const char *head, size_t n)
+{
+	const char *path = memchr(head, ' ', n),
+		   *end = path ? memchr(path + 1, ' ', (size_t)(head + n - path - 1)) : NULL;
+
+	w->fds[w->n++] = fd;
+	w->at[fd] = (uint16_t)w->n;
+	if (!w->member || !end)
+		return;
+	w->number[fd] = floor_number(path, (size_t)(end - path));
+	if (w->number[fd] >= w->o->channels)
+		w->number[fd] = 0;
+	w->member[w->number[fd]] = fd;
 }
 
 static void answer(struct worker *w, int fd, const char *head, size_t n)
@@ -150,8 +192,7 @@ static void answer(struct worker *w, int fd, const char *head, size_t n)
 		drop(w, fd);
 		return;
 	}
-	w->fds[w->n++] = fd;
-	w->at[fd] = (uint16_t)w->n;
+	join(w, fd, head, n);
 }
 
 /* A request to upgrade, an end, or something from a client that only a real server would care for. */
@@ -194,6 +235,8 @@ static int worker_open(struct worker *w)
 		return -1;
 	ev.data.fd = w->sh->slot[w->slot].wake_fd;
 	if (epoll_ctl(w->epfd, EPOLL_CTL_ADD, ev.data.fd, &ev) == -1)
+		return -1;
+	if (w->o->channels && !(w->member = calloc(w->o->channels, sizeof(int))))
 		return -1;
 	if (w->o->uring && !(w->uring = floor_uring_open()))
 		return -1;

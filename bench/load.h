@@ -20,7 +20,7 @@
 #include "bench/hist.h"
 #include "common/base.h"
 
-#define LOAD_PUBLISHERS 8
+#define LOAD_PUBLISHERS 64
 #define LOAD_PROCS      64
 #define LOAD_PER_PROC   19000u /* connections of one receiver: below the 20,000 descriptors usual here */
 #define LOAD_WINDOW     65536u /* messages of one publisher that may be under way; a power of two */
@@ -41,6 +41,7 @@ struct load_opts {
 	bool binary;
 	double rate; /* messages a second of one publisher; 0 = as fast as inflight allows */
 	uint32_t burst, inflight;
+	uint32_t pipeline; /* HTTP requests before their answers are waited for */
 	uint32_t messages; /* of one publisher; 0 = by duration */
 	double duration_s, idle_s, drain_s, max_s;
 	uint32_t pid;       /* the server; 0 = not measured */

@@ -39,6 +39,7 @@ static const char usage_text[] =
 	"  --redis ADDR       127.0.0.1:6379 or unix:/path (127.0.0.1:6379)\n"
 	"  --http ADDR        of POST /api/publish (127.0.0.1:8081)\n"
 	"  --api-key KEY      its X-API-Key\n"
+	"  --pipeline N       up to N requests before their answers are waited for (1)\n"
 	"  --channel TEMPLATE channel name for redis and http (demo:room%d)\n"
 	"  --publishers P     processes, each with an order of its own (1)\n"
 	"  --size S[-T]       payload bytes, at least 48; a range mixes sizes (128)\n"
@@ -103,6 +104,7 @@ static const struct opt {
 	{"http", OPT_TEXT, AT(http), 0, 0, 0, 0},
 	{"api-key", OPT_TEXT, AT(api_key), 0, 0, 0, 0},
 	{"channel", OPT_TEXT, AT(channel), 0, 0, 0, 0},
+	{"pipeline", OPT_WHOLE, AT(pipeline), 0, 1, 64, 0},
 	{"publishers", OPT_WHOLE, AT(publishers), 0, 1, LOAD_PUBLISHERS, 0},
 	{"size", OPT_PAIR, AT(size_min), AT(size_max), PAYLOAD_MIN, 64 << 20, '-'},
 	{"binary", OPT_FLAG, AT(binary), AT(binary), 0, 0, 0},
@@ -248,6 +250,7 @@ void load_opts_parse(struct load_opts *o, int argc, char **argv)
 		.redis = "127.0.0.1:6379",
 		.http = "127.0.0.1:8081",
 		.publishers = 1,
+		.pipeline = 1,
 		.size_min = 128,
 		.rate = 100,
 		.burst = 1,

@@ -1,4 +1,6 @@
-/* load_pub_http.c - publish by POST /api/publish over one kept-alive connection, one request at a time. */
+/* load_pub_http.c - publish by POST /api/publish over one kept-alive connection: one request at a time, or
+ * with
+ * --pipeline up to that many before the answers to all of them are waited for. */
 #include "bench/load_pub.h"
 
 #include <errno.h>
@@ -19,6 +21,8 @@
 struct http_state {
 	int fd;
 	struct buf head, body;
+	uint32_t unanswered; /* requests in `head`, with --pipeline */
+	size_t have;         /* bytes in `answer` */
 	char answer[ANSWER_MAX + 1];
 };
 
@@ -61,7 +65,6 @@ static int head_make(struct pub *p)
 {
 	struct http_state *s = p->state;
 
-	s->head.len = 0;
 	if (buf_printf(&s->head,
 		       "POST /api/publish HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
 		       "Content-Length: %zu\r\n",
@@ -105,33 +108,74 @@ static size_t answer_size(const char *answer)
 	return (size_t)(end + 4 - answer) + strtoul(length + 17, NULL, 10);
 }
 
+static bool says_close(const char *answer)
+{
+	const char *end = strstr(answer, "\r\n\r\n"), *close_at = strcasestr(answer, "\r\nConnection: close");
+
+	return close_at && close_at < end;
+}
+
 /* Read one whole answer. Returns its status, or -1. */
 static int answer_read(struct pub *p)
 {
 	struct http_state *s = p->state;
-	size_t have = 0, want = 0;
+	size_t want = answer_size(s->answer);
 	long status;
 
-	while (want == 0 || have < want) {
-		ssize_t n = recv(s->fd, s->answer + have, ANSWER_MAX - have, 0);
+	while (want == 0 || s->have < want) {
+		ssize_t n = recv(s->fd, s->answer + s->have, ANSWER_MAX - s->have, 0);
 
 		if (n == -1 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			return pub_fail(p, "http: %s",
 					n == 0 ? "closed instead of an answer" : strerror(errno));
-		have += (size_t)n;
-		s->answer[have] = '\0';
+		s->have += (size_t)n;
+		s->answer[s->have] = '\0';
 		want = answer_size(s->answer);
-		if (want > ANSWER_MAX || (want == 0 && have == ANSWER_MAX))
+		if (want > ANSWER_MAX || (want == 0 && s->have == ANSWER_MAX))
 			return pub_fail(p, "http: answer too long");
 	}
-	status = have > 12 ? strtol(s->answer + 9, NULL, 10) : 0;
-	if (strcasestr(s->answer, "\r\nConnection: close")) {
+	status = want > 12 ? strtol(s->answer + 9, NULL, 10) : 0;
+	if (says_close(s->answer)) {
 		close(s->fd);
 		s->fd = pub_connect(p, p->o->http);
+		want = s->have;
 	}
+	s->have -= want;
+	memmove(s->answer, s->answer + want, s->have + 1);
 	return (int)status;
+}
+
+/* All that is queued goes out in one piece; then as many answers come in. An error can't be tried again, for
+ * the requests behind it have been served already. */
+static int http_flush(struct pub *p)
+{
+	struct http_state *s = p->state;
+	struct iovec iov = {s->head.p, s->head.len};
+
+	if (s->unanswered == 0)
+		return 0;
+	if (send_all(s->fd, &iov, 1) == -1)
+		return pub_fail(p, "http: %m");
+	for (; s->unanswered > 0; s->unanswered--) {
+		int status = answer_read(p);
+
+		if (status != 200)
+			return status == -1 ? -1 : pub_fail(p, "http: status %d", status);
+	}
+	s->head.len = 0;
+	return 0;
+}
+
+static int http_queue(struct pub *p, uint32_t channel, const uint8_t *payload, size_t len)
+{
+	struct http_state *s = p->state;
+
+	if (body_make(p, channel, payload, len) == -1 || head_make(p) == -1 ||
+	    buf_put(&s->head, s->body.p, s->body.len) == -1)
+		return pub_fail(p, "out of memory");
+	return ++s->unanswered >= p->o->pipeline ? http_flush(p) : 0;
 }
 
 static int http_send(struct pub *p, uint32_t channel, const uint8_t *payload, size_t len)
@@ -140,6 +184,9 @@ static int http_send(struct pub *p, uint32_t channel, const uint8_t *payload, si
 	struct http_state *s = p->state;
 	int status = 0;
 
+	if (p->o->pipeline > 1)
+		return http_queue(p, channel, payload, len);
+	s->head.len = 0;
 	if (body_make(p, channel, payload, len) == -1 || head_make(p) == -1)
 		return pub_fail(p, "out of memory");
 	for (int i = 0; i < TRIES_MAX; i++) {
@@ -156,12 +203,6 @@ static int http_send(struct pub *p, uint32_t channel, const uint8_t *payload, si
 		nanosleep(&pause, NULL);
 	}
 	return pub_fail(p, "http: status %d", status);
-}
-
-static int http_flush(struct pub *p)
-{
-	(void)p;
-	return 0;
 }
 
 static void http_close(struct pub *p)
