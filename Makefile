@@ -259,15 +259,15 @@ $(BENCH_BIN):
 	$(call say,LINK)
 	$(Q)$(CC) $(CFLAGS_RC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--as-needed $(BENCH_LIBS) $(filter-out -ljemalloc,$(LIBS))
 
-.PHONY: bench-programs bench-core bench-feeds bench-selftest
+.PHONY: bench-programs bench bench-feeds bench-selftest
 bench-programs: $(BENCH_BIN) ## build them: build/ringcast-bench, bench-floor, bench-ring
 
 bench-selftest: $(BUILD)/ringcast-bench ## does the load client see planted faults, and report what it saw?
 	@$(PY) bench/selftest.py $(BUILD)
 	@$(PY) bench/selftest_report.py $(BUILD)
 
-bench-core: ## the core's figures beside the floor program's and the budgets (about 3 minutes)
-	@etc/install-packages.sh build run test
+bench: ## ringcast beside the floor program, nine pairs of everything (40 minutes; ARGS="--only C1 --pairs 3")
+	@etc/install-packages.sh build run test bench
 	@$(MAKE) --no-print-directory all bench-programs
 	@$(PY) bench/run.py --build $(BUILD) $(ARGS)
 
