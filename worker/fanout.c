@@ -14,7 +14,7 @@
 #include "worker/worker.h"
 
 #define BEAT_EVERY 64 /* sends between heartbeats */
-#define PREFETCH   8  /* members ahead */
+#define RUN        64 /* descriptors read ahead of their sends */
 
 int fanout_init(struct worker *w, uint64_t start)
 {
@@ -144,46 +144,105 @@ static uint32_t send_stopped(struct worker *w, struct conn *c, const struct grou
 	return complete;
 }
 
-/* One group to every live member; returns how many had their turn before because they are marked. Downwards,
- * because a member that stops being live swaps places with the last live one, which has had its turn. */
-static uint32_t send_group(struct worker *w, uint32_t channel, const struct group *g)
+/* What a group has come to. */
+struct sent {
+	uint64_t deliveries, bytes, sends;
+};
+
+/* The descriptors of the members from `place` on that can simply be sent to: up to one that can't, at most
+ * RUN. They are read in one go: a send leaves nothing of ours in the caches nearest to the processor, so
+ * between two of them each of these lines would be waited for alone. */
+static uint32_t gather_run(const struct worker *w, const struct channel *ch, const uint32_t *m,
+			   uint32_t place, int fd[RUN])
 {
-	const uint32_t *m = channel_members(channel_at(&w->channels, channel));
-	struct counters_ns *n =
-		&w->count->ns[w->config->namespaces[channel_at(&w->channels, channel)->ns].id];
-	uint64_t deliveries = 0, bytes = 0, sends = 0;
-	uint32_t passed = 0;
+	uint32_t n = (uint32_t)u64_min(ch->n_live - place, RUN);
 
-	for (uint32_t i = channel_at(&w->channels, channel)->n_live; i-- > 0;) {
-		struct conn *c = conn_at(&w->conns, m[i]);
-		ssize_t sent = 0;
+	for (uint32_t i = 0; i < n; i++) {
+		const struct conn *c = conn_at(&w->conns, m[place + i]);
 
-		if (i >= PREFETCH)
-			__builtin_prefetch(conn_at(&w->conns, m[i - PREFETCH]));
-		if (likely((c->flags & (CONN_BLOCKED | CONN_MATCHED)) == 0)) {
-			sent = send(c->fd, g->bytes, g->len, MSG_DONTWAIT | MSG_NOSIGNAL);
-			sends++;
-		}
-		if (likely(sent == (ssize_t)g->len))
-			deliveries += g->n;
-		else if (c->flags & CONN_MATCHED)
-			passed++;
-		else
-			deliveries += send_stopped(w, c, g, sent);
-		if (sent > 0)
-			bytes += (size_t)sent;
-		if (sends % BEAT_EVERY == BEAT_EVERY - 1)
-			slot_beat(&w->slot);
+		fd[i] = c->fd;
+		if (unlikely((c->flags & (CONN_BLOCKED | CONN_MATCHED)) != 0))
+			return i;
 	}
-	/* Many channels with one member each are a long send, too. */
-	w->fanout.unbeaten += (uint32_t)sends;
+	return n;
+}
+
+/* Returns how many took everything; if these are fewer than n, *last is what the next one's send returned. */
+static uint32_t send_run(const struct group *g, const int fd[RUN], uint32_t n, ssize_t *last)
+{
+	const uint8_t *bytes = g->bytes;
+	const size_t len = g->len;
+	uint32_t i = 0;
+
+	for (; i < n; i++) {
+		*last = send(fd[i], bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (unlikely(*last != (ssize_t)len))
+			break;
+	}
+	return i;
+}
+
+/* Many channels with one member each are a long send, too. */
+static void beat(struct worker *w, uint32_t sends)
+{
+	w->fanout.unbeaten += sends;
 	if (w->fanout.unbeaten >= BEAT_EVERY) {
 		w->fanout.unbeaten = 0;
 		slot_beat(&w->slot);
 	}
-	count_add(&w->count->sends, sends);
-	count_add(&n->deliveries, deliveries);
-	count_add(&n->bytes_out, bytes);
+}
+
+/* One group to every live member; returns how many had their turn before because they are marked. A member
+ * that stops being live swaps places with the last live one, which then has its turn there. Nothing but the
+ * handling of such a one changes a member's state meanwhile. */
+static uint32_t send_members(struct worker *w, uint32_t channel, const struct group *g, struct sent *out)
+{
+	const struct channel *ch = channel_at(&w->channels, channel);
+	const uint32_t *m = channel_members(channel_at(&w->channels, channel));
+	uint32_t place = 0, passed = 0;
+	int fd[RUN];
+
+	while (place < ch->n_live) {
+		uint32_t n = gather_run(w, ch, m, place, fd), whole;
+		ssize_t last = 0;
+		struct conn *c;
+
+		whole = send_run(g, fd, n, &last);
+		place += whole;
+		out->deliveries += (uint64_t)whole * g->n;
+		out->bytes += whole * g->len;
+		out->sends += whole;
+		beat(w, whole);
+		if (whole == RUN || place == ch->n_live)
+			continue;
+		c = conn_at(&w->conns, m[place]);
+		if (c->flags & CONN_MATCHED) {
+			passed++;
+			place++;
+			continue;
+		}
+		if (whole < n) {
+			out->sends++;
+			beat(w, 1);
+		} else {
+			last = 0; /* it has something else to send first */
+		}
+		out->bytes += last > 0 ? (uint64_t)last : 0;
+		out->deliveries += send_stopped(w, c, g, last);
+	}
+	return passed;
+}
+
+static uint32_t send_group(struct worker *w, uint32_t channel, const struct group *g)
+{
+	struct counters_ns *n =
+		&w->count->ns[w->config->namespaces[channel_at(&w->channels, channel)->ns].id];
+	struct sent sent = {0};
+	uint32_t passed = send_members(w, channel, g, &sent);
+
+	count_add(&w->count->sends, sent.sends);
+	count_add(&n->deliveries, sent.deliveries);
+	count_add(&n->bytes_out, sent.bytes);
 	return passed;
 }
 
@@ -343,10 +402,7 @@ static void send_direct(struct worker *w)
 		/* It may have been dropped since it was marked: another one's policy reset it. */
 		if (f->direct[i].before == FANOUT_END && c->state == CONN_OPEN)
 			send_merged(w, c);
-		if (++f->unbeaten >= BEAT_EVERY) {
-			f->unbeaten = 0;
-			slot_beat(&w->slot);
-		}
+		beat(w, 1);
 	}
 }
 

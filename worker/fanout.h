@@ -54,7 +54,7 @@ struct fanout {
 	uint64_t done;   /* records before it have been handled */
 	uint64_t cursor; /* what the master was told */
 	uint32_t n_records, n_channels, n_own, n_direct;
-	uint32_t unbeaten; /* sends since the last heartbeat, but for those of one group */
+	uint32_t unbeaten; /* sends since the last heartbeat */
 	uint64_t bytes;
 	struct fanout_record *records;   /* FANOUT_RECORDS */
 	struct fanout_channel *channels; /* FANOUT_RECORDS */
