@@ -84,7 +84,7 @@ struct child {
 	struct slot seg;
 	int wake_fd;
 
-	uint16_t presence_reader; /* presence.c: its number there + 1; 0 = none */
+	uint16_t presence_reader;   /* presence.c: its number there + 1; 0 = none */
 	struct admit_reader *admit; /* admit.c; NULL: nothing is counted for it */
 
 	uint64_t control_pos, data_pos; /* read so far */
@@ -142,7 +142,7 @@ struct master {
 	const struct cli *cli;
 	enum master_phase phase;
 	int exit_status;
-	bool is_paused; /* WINCH */
+	bool is_paused;  /* WINCH */
 	bool is_hurried; /* the second TERM: nothing is waited for any more */
 
 	/* Shared memory. */
@@ -166,11 +166,12 @@ struct master {
 	struct sequencer seq;
 	struct envelope inbound;  /* json: what a worker publishes, as it was read */
 	struct buf unsigned_text; /* ... and the text without the keys that are ours alone */
-	uint64_t assembly_bytes; /* of all unfinished messages */
+	uint64_t assembly_bytes;  /* of all unfinished messages */
 	struct throttle throttle; /* of rules */
-	unsigned drain_turn;     /* round robin over slots */
-	uint64_t swept;          /* interest.created when last swept */
+	unsigned drain_turn;      /* round robin over slots */
+	uint64_t swept;           /* interest.created when last swept */
 	uint64_t ring_full_logged_ms;
+	uint64_t memory_ms; /* when the allocator was asked last */
 
 	struct redis *redis;        /* NULL: local mode */
 	struct redis_cmd *cmd;      /* the command link; NULL: local mode */

@@ -21,7 +21,8 @@
 #define LEAVE_MS     1000u
 #define CHANGE_MS    50u /* between two looks at who is there */
 #define LOG_EVERY_MS 60000u
-#define TICK_MS      250u /* of nodes_tick() */
+#define TICK_MS      250u  /* of nodes_tick() */
+#define SHOW_MS      1000u /* between two looks at what the own workers have */
 
 /* KEYS: nodes; ARGV: node, lease in ms, channel. Those whose lease is over go; the key itself lives as long
  * as the longest lease; a newcomer is told to the others, so that nobody counts without him. The answer: all
@@ -42,7 +43,7 @@ struct nodes {
 	bool is_open, is_known, is_here; /* is_here: Redis has something of ours */
 	bool is_stale;                   /* somebody has come or gone since the list was read */
 	bool has_left;                   /* nodes_leave(): Redis has answered */
-	uint64_t renew_ms, logged_ms;
+	uint64_t renew_ms, logged_ms, shown_ms;
 	unsigned n;
 	uint64_t other[NODES_MAX];
 	char *text[NODES_MAX]; /* what that one says; NULL: nothing yet */
@@ -386,7 +387,10 @@ void nodes_tick(struct master *m, uint64_t now_ms)
 		sketch_walk(&n->sketch, m, turns);
 	if (n->is_open && (n->is_stale || now_ms - n->renew_ms >= m->redis_cfg.lease / 3))
 		renew(n);
-	show(n); /* the own share */
+	if (now_ms - n->shown_ms >= SHOW_MS) {
+		n->shown_ms = now_ms;
+		show(n); /* the own share */
+	}
 }
 
 const uint64_t *nodes_others(const struct master *m, unsigned *n, bool *is_known)

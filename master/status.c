@@ -9,6 +9,7 @@
 #include "common/log.h"
 
 #define RING_FULL_LOG_MS 10000u
+#define MEMORY_MS        1000u /* between two looks at what is allocated */
 
 /* Numbers in the globals stand for themselves: relaxed. */
 #define SET(field, value) atomic_store_explicit(&m->globals->field, (value), memory_order_relaxed)
@@ -72,12 +73,16 @@ void status_ring_full(struct master *m)
 		  (unsigned long long)m->seq.n_full);
 }
 
+/* jemalloc adds up all its arenas for an answer: not with each tick. */
 static void count_memory(struct master *m)
 {
 #ifdef RC_JEMALLOC
-	uint64_t epoch = 1;
+	uint64_t epoch = 1, now = clock_mono_ms();
 	size_t allocated, size = sizeof(allocated);
 
+	if (now - m->memory_ms < MEMORY_MS)
+		return;
+	m->memory_ms = now;
 	if (mallctl("epoch", NULL, NULL, &epoch, sizeof(epoch)) == 0 &&
 	    mallctl("stats.allocated", &allocated, &size, NULL, 0) == 0)
 		count_set(&m->count->jemalloc_allocated, allocated);

@@ -20,11 +20,13 @@
 #include "worker/limits.h"
 #include "worker/rules.h"
 
-#define TICK_BUSY_S 0.1 /* while deadlines, slow clients or a drain want looking after */
-#define TICK_IDLE_S 0.4 /* the heartbeat: more than twice a second */
-#define FD_RESERVE  64  /* descriptors kept for everything that is no connection */
-#define ADMIN_MAX   256 /* admin connections of one worker, or a sixteenth of the descriptors if they are few \
-			 */
+#define TICK_BUSY_S 0.1  /* while deadlines, slow clients or a drain want looking after */
+#define TICK_IDLE_S 0.4  /* the heartbeat: more than twice a second */
+#define MEMORY_MS   1000 /* between two looks at what is allocated */
+#define FD_RESERVE  64   /* descriptors kept for everything that is no connection */
+#define ADMIN_MAX                                                                                            \
+	256 /* admin connections of one worker, or a sixteenth of the descriptors if they are few            \
+	     */
 #define WS_POOL_IDLE    64                    /* parsers kept */
 #define WS_MEMORY_FLOOR (UINT64_C(256) << 20) /* of unfinished messages, all clients of a worker together */
 
@@ -109,12 +111,16 @@ static void on_prepare(struct ev_loop *loop, ev_prepare *prepare, int events)
 		ev_idle_stop(loop, &w->idle);
 }
 
+/* jemalloc adds up all its arenas for an answer: as dear as a dozen deliveries. */
 static void count_memory(struct worker *w)
 {
 #ifdef RC_JEMALLOC
 	uint64_t epoch = 1;
 	size_t allocated, size = sizeof(allocated);
 
+	if (w->now_ms - w->memory_ms < MEMORY_MS)
+		return;
+	w->memory_ms = w->now_ms;
 	if (mallctl("epoch", NULL, NULL, &epoch, sizeof(epoch)) == 0 &&
 	    mallctl("stats.allocated", &allocated, &size, NULL, 0) == 0)
 		count_set(&w->count->jemalloc_allocated, allocated);

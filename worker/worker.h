@@ -109,7 +109,8 @@ struct worker {
 	struct chunking chunking;
 	struct ask_table asks;
 
-	uint64_t now_ms; /* CLOCK_MONOTONIC at the start of this loop turn */
+	uint64_t now_ms;    /* CLOCK_MONOTONIC at the start of this loop turn */
+	uint64_t memory_ms; /* when the allocator was asked last */
 	bool is_draining;
 	bool is_replaced;    /* draining, and a successor serves our listeners */
 	uint16_t drain_code; /* 0: wait for the clients */
@@ -127,7 +128,7 @@ struct acceptor {
 	int fd;
 	bool is_unix;
 	bool is_proxied; /* each connection begins with a PROXY header */
-	bool is_left; /* shut down: out of the reuseport group */
+	bool is_left;    /* shut down: out of the reuseport group */
 };
 int accept_start(struct worker *w) MUST_CHECK;
 /* Leave or come back: full, draining, paused. Idempotent. */
