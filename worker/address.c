@@ -7,9 +7,15 @@
 
 static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
 
-static bool is_ip4(const struct address *a)
+bool address_is_ip4(const struct address *a)
 {
 	return memcmp(a->ip, mapped, sizeof(mapped)) == 0;
+}
+
+void address_set_ip4(struct address *a, const void *ip4)
+{
+	memcpy(a->ip, mapped, sizeof(mapped));
+	memcpy(a->ip + sizeof(mapped), ip4, 4);
 }
 
 struct address address_peer(int fd)
@@ -21,8 +27,7 @@ struct address address_peer(int fd)
 	if (getpeername(fd, (struct sockaddr *)&s, &len) == -1)
 		return a;
 	if (s.ss_family == AF_INET) {
-		memcpy(a.ip, mapped, sizeof(mapped));
-		memcpy(a.ip + 12, &((struct sockaddr_in *)&s)->sin_addr, 4);
+		address_set_ip4(&a, &((struct sockaddr_in *)&s)->sin_addr);
 		a.is_known = true;
 	} else if (s.ss_family == AF_INET6) {
 		memcpy(a.ip, &((struct sockaddr_in6 *)&s)->sin6_addr, 16);
@@ -70,7 +75,7 @@ bool address_parse(struct slice text, struct address *out)
 
 void address_text(const struct address *a, char dst[ADDRESS_TEXT_SIZE])
 {
-	bool is_4 = is_ip4(a);
+	bool is_4 = address_is_ip4(a);
 
 	dst[0] = '\0';
 	if (a->is_known &&
@@ -144,6 +149,6 @@ struct address address_client(const struct config *c, const struct address *from
 void address_key(const struct address *a, uint8_t key[16])
 {
 	memcpy(key, a->ip, 16);
-	if (!is_ip4(a))
+	if (!address_is_ip4(a))
 		memset(key + 8, 0, 8);
 }

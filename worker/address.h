@@ -23,15 +23,6 @@ struct address {
 	uint8_t ip[16];
 };
 
-static inline struct address address_of(bool is_known, const uint8_t ip[16])
-{
-	struct address a = {is_known, {0}};
-
-	for (int i = 0; i < 16; i++)
-		a.ip[i] = ip[i];
-	return a;
-}
-
 /* Who is at the other end of the socket; unknown for a unix socket. */
 struct address address_peer(int fd);
 
@@ -51,6 +42,11 @@ bool address_is_trusted(const struct config *c, const struct address *a) MUST_CH
  * stands, and so do ADDRESS_HOPS_MAX proxies: what an untrusted client writes there counts for nothing. */
 struct address address_client(const struct config *c, const struct address *from, const struct http_parser *p,
 			      const char *head);
+
+/* Is it an IPv4 address (mapped)? */
+bool address_is_ip4(const struct address *a);
+/* The 4 bytes of an IPv4 address, in network order. */
+void address_set_ip4(struct address *a, const void *ip4);
 
 /* What limits by address count: an IPv4 address, and of an IPv6 one the network of 64 bits, of which a client
  * usually has all addresses. */

@@ -33,7 +33,7 @@ static const struct cfg_namespace *ns_of(const struct worker *w, const struct co
 void admission_address(const struct worker *w, const struct conn *c, char dst[ADMISSION_ADDRESS_SIZE])
 {
 	const struct session *s = session_of(w, c);
-	const struct address a = s == NULL ? address_peer(c->fd) : address_of(s->has_address, s->address);
+	const struct address a = s == NULL ? address_peer(c->fd) : session_address(s);
 
 	address_text(&a, dst);
 }
@@ -50,8 +50,8 @@ static void log_refusal(const struct worker *w, const struct conn *c, const stru
 
 	if (r->is_quiet || !log_on(LOG_INFO))
 		return;
-	if (s != NULL && s->who != NULL && s->who->user.len > 0)
-		user = s->who->user;
+	if (s != NULL && session_user(w, s).len > 0)
+		user = session_user(w, s);
 	address_text(&a->from, address);
 	log_event(LOG_INFO, "refused", "ns=%s room=%s user=%s addr=%s code=%d reason=%s msg=%s",
 		  ns_of(w, c)->name, log_quote(&room, a->h.room, a->h.room_len),
@@ -131,18 +131,13 @@ static enum admit step_room(struct worker *w, struct conn *c, struct admission *
 static enum admit step_session(struct worker *w, struct conn *c, struct admission *a,
 			       const struct request *rq)
 {
-	struct session *s;
-
 	(void)rq;
 	if (!session_is_needed(w, ns_of(w, c)))
 		return ADMIT_NEXT;
-	s = session_open(w, c);
-	if (s == NULL) {
+	if (session_open(w, c) == NULL || session_equip(w, c, &a->from) == -1) {
 		input_refuse(w, c, 503, "no_memory");
 		return ADMIT_OVER;
 	}
-	s->has_address = a->from.is_known;
-	memcpy(s->address, a->from.ip, sizeof(s->address));
 	return ADMIT_NEXT;
 }
 
@@ -239,9 +234,9 @@ static enum admit step_limit_user(struct worker *w, struct conn *c, struct admis
 
 	(void)a;
 	(void)rq;
-	if (w->config->limits.per_user == 0 || s->who == NULL || s->who->user.len == 0)
+	if (w->config->limits.per_user == 0 || session_user(w, s).len == 0)
 		return ADMIT_NEXT;
-	return ask_limit(w, c, UP_LIMIT_USER, s->who->user);
+	return ask_limit(w, c, UP_LIMIT_USER, session_user(w, s));
 }
 
 static enum admit step_prepare(struct worker *w, struct conn *c, struct admission *a,
@@ -252,7 +247,7 @@ static enum admit step_prepare(struct worker *w, struct conn *c, struct admissio
 
 	(void)a;
 	(void)rq;
-	if (s == NULL || s->who == NULL || s->who->user.len == 0)
+	if (s == NULL || session_user(w, s).len == 0)
 		return ADMIT_NEXT;
 	c->state = CONN_JOINING;
 	r = user_prepare(w, c);
@@ -380,9 +375,9 @@ static void refuse_over(struct worker *w, struct conn *c, enum up_limit what)
 {
 	const struct session *s = session_of(w, c);
 	struct admission_refusal r = {COUNT_REFUSED_per_user, 429, 1008, {"too many connections", 20}, false};
-	struct slice key = what == UP_LIMIT_USER
-				   ? s->who->user
-				   : (struct slice){(const char *)s->address, sizeof(s->address)};
+	const struct address from = session_address(s);
+	struct slice key = what == UP_LIMIT_USER ? session_user(w, s)
+						 : (struct slice){(const char *)from.ip, sizeof(from.ip)};
 	uint32_t n;
 
 	if (what == UP_LIMIT_ADDRESS)

@@ -137,7 +137,7 @@ static void set_recheck(struct worker *w, struct conn *c)
 	uint32_t every = ns_of(w, c)->auth->recheck, spread = every / 5 + 1;
 	uint32_t jitter = (c->index * 2654435761u ^ c->gen * 40503u ^ (uint32_t)w->now_ms) % spread;
 
-	s->recheck_due = (uint32_t)w->now_ms + every - every / 10 + jitter;
+	s->more->recheck_due = (uint32_t)w->now_ms + every - every / 10 + jitter;
 }
 
 void auth_opened(struct worker *w, struct conn *c)
@@ -145,14 +145,14 @@ void auth_opened(struct worker *w, struct conn *c)
 	const struct cfg_namespace *ns = ns_of(w, c);
 	struct session *s = session_of(w, c);
 
-	if (s == NULL || s->who == NULL)
+	if (s == NULL || s->who == NULL || s->is_settled)
 		return;
-	identity_drop_frames(s->who); /* sent */
-	s->has_expiry = s->who->expires_at != 0;
-	if (s->request == NULL)
+	session_settle(w, s, s->who);
+	if (s->more == NULL || s->more->request == NULL)
 		return;
 	if (!is_asked_again(ns)) {
 		auth_forget(w, c); /* and with it the cookie */
+		session_trim(w, c);
 		return;
 	}
 	s->has_recheck = ns->auth->recheck != 0;
@@ -162,7 +162,7 @@ void auth_opened(struct worker *w, struct conn *c)
 
 static uint64_t expiry_due(const struct session *s)
 {
-	uint64_t now = clock_wall_ms(), at = s->who->expires_at;
+	uint64_t now = clock_wall_ms(), at = s->expires_at;
 
 	/* In seconds: a date that is far off may not overflow. */
 	if (at > now / 1000 + EXPIRY_LOOK_MS / 1000)
@@ -179,7 +179,7 @@ uint64_t auth_due(const struct worker *w, const struct conn *c)
 	if (s == NULL)
 		return due;
 	if (s->has_recheck && !s->is_rechecking) {
-		left = (int32_t)(s->recheck_due - (uint32_t)w->now_ms);
+		left = (int32_t)(s->more->recheck_due - (uint32_t)w->now_ms);
 		due = left > 0 ? (uint64_t)left : 0;
 	}
 	return s->has_expiry ? u64_min(due, expiry_due(s)) : due;
@@ -188,6 +188,7 @@ uint64_t auth_due(const struct worker *w, const struct conn *c)
 static void evict(struct worker *w, struct conn *c, uint16_t code, struct slice reason)
 {
 	const struct session *s = session_of(w, c);
+	struct slice id = session_user(w, s);
 	char text[IDENTITY_REASON_MAX + 1], address[ADMISSION_ADDRESS_SIZE];
 	size_t n = u64_min(reason.len, IDENTITY_REASON_MAX);
 	struct log_quoted user, why;
@@ -198,15 +199,13 @@ static void evict(struct worker *w, struct conn *c, uint16_t code, struct slice 
 	admission_address(w, c, address);
 	count_add(&w->count->evicted, 1);
 	log_event(LOG_INFO, "revoked", "ns=%s user=%s addr=%s code=%u reason=%s", ns_of(w, c)->name,
-		  log_quote(&user, s->who->user.p, s->who->user.len), address, code,
-		  log_quote(&why, text, n));
+		  log_quote(&user, id.p, id.len), address, code, log_quote(&why, text, n));
 	conn_close(w, c, code, text);
 }
 
-static bool is_same_user(const struct identity *a, const struct identity *b)
+static bool is_same(struct slice a, struct slice b)
 {
-	return a->user.len == b->user.len &&
-	       (a->user.len == 0 || memcmp(a->user.p, b->user.p, a->user.len) == 0);
+	return a.len == b.len && (a.len == 0 || memcmp(a.p, b.p, a.len) == 0);
 }
 
 void auth_rechecked(struct worker *w, struct conn *c, struct identity *who)
@@ -217,17 +216,14 @@ void auth_rechecked(struct worker *w, struct conn *c, struct identity *who)
 	set_recheck(w, c);
 	if (who != NULL && !who->is_allowed) {
 		evict(w, c, who->code, who->reason);
-	} else if (who != NULL && !is_same_user(who, s->who)) {
+	} else if (who != NULL && !is_same(who->user, session_user(w, s))) {
 		evict(w, c, 1008, text_slice("another user"));
 	} else if (who != NULL) {
+		if (who->user.len > 0)
+			user_refresh(w, c, who);
 		/* What the hook says of first frames is for newcomers. */
-		identity_drop_frames(who);
-		identity_free(s->who);
-		s->who = who;
-		s->has_expiry = who->expires_at != 0;
+		session_settle(w, s, who);
 		who = NULL;
-		if (s->who->user.len > 0)
-			user_refresh(w, c);
 	}
 	/* NULL: it can't say. Who is in stays in. */
 	identity_free(who);
@@ -244,7 +240,7 @@ bool auth_expired(struct worker *w, struct conn *c)
 		evict(w, c, 1008, text_slice("expired"));
 		return false;
 	}
-	if (!s->has_recheck || s->is_rechecking || (int32_t)(s->recheck_due - (uint32_t)w->now_ms) > 0)
+	if (!s->has_recheck || s->is_rechecking || (int32_t)(s->more->recheck_due - (uint32_t)w->now_ms) > 0)
 		return true;
 	if (app_recheck(w, c))
 		s->is_rechecking = true;

@@ -23,14 +23,15 @@ struct pending {
 	bool is_repeated;
 };
 
-/* What a hook is asked with, and what is being asked. In session.request. */
+enum part { PART_URI, PART_QUERY, PART_COOKIE, PART_ORIGIN, PARTS };
+
+/* What a hook is asked with, and what is being asked. In session_more.request. There is one for each
+ * connection that is asked for again: lengths are those of a request's head. */
 struct auth_request {
-	struct auth_hook *hook;
 	struct pending *pending;
-	uint8_t key[AUTH_KEY_LEN];
-	bool is_cached;                          /* the verdict goes into the cache, under the key */
-	struct slice uri, query, cookie, origin; /* in `text` */
-	char text[];
+	uint32_t len[PARTS];
+	bool is_cached; /* the verdict goes into the cache, under the key */
+	char text[];    /* the key, if it is cached; the parts in order */
 };
 
 static const struct cfg_namespace *ns_of(const struct worker *w, const struct conn *c)
@@ -40,14 +41,16 @@ static const struct cfg_namespace *ns_of(const struct worker *w, const struct co
 
 /* ---------------------------------------------------------------- what is asked */
 
-static struct slice put(char **at, struct slice s)
+static struct auth_request *request_of(const struct worker *w, const struct conn *c)
 {
-	struct slice copy = {*at, s.len};
+	const struct session *s = session_of(w, c);
 
-	if (s.len > 0)
-		memcpy(*at, s.p, s.len);
-	*at += s.len;
-	return copy;
+	return s == NULL || s->more == NULL ? NULL : s->more->request;
+}
+
+static struct auth_hook *hook_of(const struct worker *w, const struct conn *c)
+{
+	return w->auth->hooks[ns_of(w, c)->auth - w->config->auths];
 }
 
 static struct slice header_of(const struct auth_ask *ask, const char *name)
@@ -57,23 +60,47 @@ static struct slice header_of(const struct auth_ask *ask, const char *name)
 	return http_header(ask->parser, ask->head, name, &value) > 0 ? value : (struct slice){NULL, 0};
 }
 
-static struct auth_request *new_request(const struct auth_ask *ask, struct auth_hook *hook)
+/* key: NULL if the verdict is not cached. */
+static struct auth_request *new_request(const struct auth_ask *ask, const uint8_t *key)
 {
-	struct slice uri = http_slice(ask->head, ask->parser->path),
-		     query = http_slice(ask->head, ask->parser->query), cookie = header_of(ask, "cookie"),
-		     origin = header_of(ask, "origin");
-	struct auth_request *q = calloc(1, sizeof(*q) + uri.len + query.len + cookie.len + origin.len);
+	const struct slice part[PARTS] = {
+		[PART_URI] = http_slice(ask->head, ask->parser->path),
+		[PART_QUERY] = http_slice(ask->head, ask->parser->query),
+		[PART_COOKIE] = header_of(ask, "cookie"),
+		[PART_ORIGIN] = header_of(ask, "origin"),
+	};
+	size_t len = key == NULL ? 0 : AUTH_KEY_LEN;
+	struct auth_request *q;
 	char *at;
 
+	for (int i = 0; i < PARTS; i++)
+		len += part[i].len;
+	q = malloc(offsetof(struct auth_request, text) + len);
 	if (q == NULL)
 		return NULL;
-	at = q->text;
-	q->hook = hook;
-	q->uri = put(&at, uri);
-	q->query = put(&at, query);
-	q->cookie = put(&at, cookie);
-	q->origin = put(&at, origin);
+	q->pending = NULL;
+	q->is_cached = key != NULL;
+	at = key == NULL ? q->text : mempcpy(q->text, key, AUTH_KEY_LEN);
+	for (int i = 0; i < PARTS; i++) {
+		q->len[i] = (uint32_t)part[i].len;
+		if (part[i].len > 0)
+			at = mempcpy(at, part[i].p, part[i].len);
+	}
 	return q;
+}
+
+static const uint8_t *key_of(const struct auth_request *q)
+{
+	return (const uint8_t *)q->text;
+}
+
+static struct slice part_of(const struct auth_request *q, enum part part)
+{
+	size_t off = q->is_cached ? AUTH_KEY_LEN : 0;
+
+	for (unsigned i = 0; i < part; i++)
+		off += q->len[i];
+	return (struct slice){q->text + off, q->len[part]};
 }
 
 static int put_member(struct buf *out, const char *name, struct slice value)
@@ -90,7 +117,7 @@ static struct slice text_slice(const char *s)
 static int put_body(struct worker *w, const struct conn *c, const char *event, struct slice room,
 		    struct slice message, struct buf *out)
 {
-	const struct auth_request *q = session_of(w, c)->request;
+	const struct auth_request *q = request_of(w, c);
 	char id[CONN_ID_SIZE], address[ADMISSION_ADDRESS_SIZE];
 
 	conn_id(w, c, id);
@@ -99,9 +126,11 @@ static int put_body(struct worker *w, const struct conn *c, const char *event, s
 	    put_member(out, "conn", text_slice(id)) == -1 ||
 	    put_member(out, "namespace", text_slice(ns_of(w, c)->name)) == -1 ||
 	    put_member(out, "room", room) == -1 || buf_puts(out, ",\"method\":\"GET\"") == -1 ||
-	    put_member(out, "uri", q->uri) == -1 || put_member(out, "query", q->query) == -1 ||
-	    buf_puts(out, ",\"headers\":{\"cookie\":") == -1 || json_put_string(out, q->cookie) == -1 ||
-	    put_member(out, "origin", q->origin) == -1 || buf_puts(out, "}") == -1 ||
+	    put_member(out, "uri", part_of(q, PART_URI)) == -1 ||
+	    put_member(out, "query", part_of(q, PART_QUERY)) == -1 ||
+	    buf_puts(out, ",\"headers\":{\"cookie\":") == -1 ||
+	    json_put_string(out, part_of(q, PART_COOKIE)) == -1 ||
+	    put_member(out, "origin", part_of(q, PART_ORIGIN)) == -1 || buf_puts(out, "}") == -1 ||
 	    put_member(out, "address", text_slice(address)) == -1 ||
 	    (message.p != NULL && put_member(out, "message", message) == -1))
 		return -1;
@@ -112,7 +141,7 @@ static int put_body(struct worker *w, const struct conn *c, const char *event, s
 
 static void unlink_pending(struct pending *p)
 {
-	struct auth_request *q = session_of(p->worker, p->conn)->request;
+	struct auth_request *q = request_of(p->worker, p->conn);
 
 	if (p->prev != NULL)
 		p->prev->next = p->next;
@@ -126,17 +155,15 @@ static void unlink_pending(struct pending *p)
 static int send_request(struct pending *p, struct buf *body, bool is_message,
 			void (*done)(void *arg, struct identity *who))
 {
-	const struct auth_request *q = session_of(p->worker, p->conn)->request;
-
 	p->change = p->worker->auth->changes.n;
-	p->request = hook_ask(q->hook, body, is_message, done, p);
+	p->request = hook_ask(hook_of(p->worker, p->conn), body, is_message, done, p);
 	return p->request == NULL ? -1 : 0;
 }
 
 static int ask(struct worker *w, struct conn *c, const char *event, struct slice room, struct slice message,
 	       void (*done)(void *arg, struct identity *who))
 {
-	struct auth_request *q = session_of(w, c)->request;
+	struct auth_request *q = request_of(w, c);
 	struct pending *p = calloc(1, sizeof(*p));
 	struct buf body = {0};
 
@@ -160,18 +187,19 @@ static int ask(struct worker *w, struct conn *c, const char *event, struct slice
 void app_forget(struct worker *w, struct conn *c)
 {
 	struct session *s = session_of(w, c);
+	struct auth_request *q = request_of(w, c);
 
-	if (s == NULL || s->request == NULL)
+	if (q == NULL)
 		return;
-	while (s->request->pending != NULL) {
-		struct pending *p = s->request->pending;
+	while (q->pending != NULL) {
+		struct pending *p = q->pending;
 
 		hook_cancel(p->request);
 		unlink_pending(p);
 		free(p);
 	}
-	free(s->request);
-	s->request = NULL;
+	free(q);
+	s->more->request = NULL;
 	s->forwards = 0;
 	s->is_rechecking = false;
 }
@@ -211,7 +239,7 @@ static bool settle(struct pending *p, const char *event, void (*done)(void *arg,
 		   struct identity **who)
 {
 	struct worker *w = p->worker;
-	struct auth_request *q = session_of(w, p->conn)->request;
+	const struct auth_request *q = request_of(w, p->conn);
 	enum auth_apply r;
 
 	if (*who == NULL)
@@ -223,7 +251,8 @@ static bool settle(struct pending *p, const char *event, void (*done)(void *arg,
 		return repeat(p, event, done) == -1;
 	}
 	if (q->is_cached && r == AUTH_UNCHANGED && w->auth->cache != NULL)
-		auth_cache_put(w->auth->cache, q->key, *who, w->now_ms + ns_of(w, p->conn)->auth->cache_ttl);
+		auth_cache_put(w->auth->cache, key_of(q), *who,
+			       w->now_ms + ns_of(w, p->conn)->auth->cache_ttl);
 	return true;
 }
 
@@ -289,15 +318,14 @@ static bool is_cacheable(const struct worker *w, const struct cfg_namespace *ns)
 enum auth_result app_connect(struct worker *w, struct conn *c, const struct auth_ask *what,
 			     struct identity **who)
 {
-	struct session *s = session_of(w, c);
-	struct auth_request *q = new_request(what, w->auth->hooks[what->ns->auth - w->config->auths]);
+	struct session_more *more = session_more(session_of(w, c));
+	uint8_t key[AUTH_KEY_LEN];
+	bool is_cached = is_cacheable(w, what->ns) && make_key(what, key);
 
-	if (q == NULL)
+	if (more == NULL || (more->request = new_request(what, is_cached ? key : NULL)) == NULL)
 		return AUTH_FAILED;
-	s->request = q;
-	q->is_cached = is_cacheable(w, what->ns) && make_key(what, q->key);
-	if (q->is_cached &&
-	    (*who = auth_cache_get(w->auth->cache, q->key, w->now_ms, clock_wall_ms() / 1000)) != NULL) {
+	if (is_cached &&
+	    (*who = auth_cache_get(w->auth->cache, key, w->now_ms, clock_wall_ms() / 1000)) != NULL) {
 		count_add(&w->count->hook_cached, 1);
 		return AUTH_DONE;
 	}
@@ -353,7 +381,7 @@ bool auth_forward(struct worker *w, struct conn *c, struct slice message)
 
 	if (message.p == NULL)
 		message.p = "";
-	if (s == NULL || s->request == NULL || s->forwards >= AUTH_FORWARDS_MAX ||
+	if (request_of(w, c) == NULL || s->forwards >= AUTH_FORWARDS_MAX ||
 	    ask(w, c, "message", room_of(w, c), message, forward_done) == -1) {
 		count_add(&w->count->forwards_dropped, 1);
 		return false;

@@ -22,12 +22,13 @@ struct auth {
 	struct auth_changes changes;
 };
 
-/* As auth_begin(), for auth sections of type "hook". session.request is made, and kept until app_forget(). */
+/* As auth_begin(), for auth sections of type "hook". session_more.request is made, and kept until
+ * app_forget(). */
 enum auth_result app_connect(struct worker *w, struct conn *c, const struct auth_ask *what,
 			     struct identity **who) MUST_CHECK;
 
-/* OPEN, with a session.request. auth_rechecked() gets the verdict, unless app_forget() comes first. False: it
- * can't be asked now. */
+/* OPEN, with a session_more.request. auth_rechecked() gets the verdict, unless app_forget() comes first.
+ * False: it can't be asked now. */
 bool app_recheck(struct worker *w, struct conn *c) MUST_CHECK;
 /* auth.c; `who` is taken over. NULL: none could be had. */
 void auth_rechecked(struct worker *w, struct conn *c, struct identity *who);

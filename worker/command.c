@@ -165,10 +165,10 @@ static bool is_of(const struct worker *w, const struct conn *c, enum whose whose
 	const struct session *s = session_of(w, c);
 	struct slice own;
 
-	if (s == NULL || s->who == NULL)
+	if (s == NULL)
 		return false;
-	own = whose == WHOSE_USER ? s->who->user : s->who->session;
-	return own.len == id.len && memcmp(own.p, id.p, id.len) == 0;
+	own = whose == WHOSE_USER ? session_user(w, s) : session_tag(s);
+	return own.len > 0 && own.len == id.len && memcmp(own.p, id.p, id.len) == 0;
 }
 
 /* Look at every connection: those that are open (if so wanted), and those that are about to be. ns:

@@ -410,6 +410,53 @@ void identity_free(struct identity *id)
 	free(id);
 }
 
+static char *put_slice(char *at, struct slice s)
+{
+	return s.len == 0 ? at : mempcpy(at, s.p, s.len);
+}
+
+int identity_rest_of(const struct identity *id, bool needs_user, struct identity_rest **rest)
+{
+	struct slice user = needs_user ? id->user : (struct slice){0}, info = id->info;
+	size_t len = id->session.len + user.len + info.len;
+	struct identity_rest *r;
+
+	*rest = NULL;
+	if (len == 0)
+		return 0;
+	r = malloc(offsetof(struct identity_rest, text) + len);
+	if (r == NULL || info.len > UINT32_MAX) {
+		free(r);
+		return -1;
+	}
+	r->info_len = (uint32_t)info.len;
+	r->session_len = (uint8_t)id->session.len;
+	r->user_len = (uint8_t)user.len;
+	put_slice(put_slice(put_slice(r->text, id->session), user), info);
+	*rest = r;
+	return 0;
+}
+
+static struct slice part(const struct identity_rest *r, size_t off, size_t len)
+{
+	return len == 0 ? (struct slice){0} : (struct slice){r->text + off, len};
+}
+
+struct slice identity_rest_session(const struct identity_rest *r)
+{
+	return r == NULL ? (struct slice){0} : part(r, 0, r->session_len);
+}
+
+struct slice identity_rest_user(const struct identity_rest *r)
+{
+	return r == NULL ? (struct slice){0} : part(r, r->session_len, r->user_len);
+}
+
+struct slice identity_rest_info(const struct identity_rest *r)
+{
+	return r == NULL ? (struct slice){0} : part(r, (size_t)r->session_len + r->user_len, r->info_len);
+}
+
 struct identity *identity_of_user(struct slice user)
 {
 	struct identity *id = calloc(1, sizeof(*id));

@@ -54,6 +54,21 @@ struct identity *identity_clone(const struct identity *id) MUST_CHECK;
 int identity_add_group(struct identity *id, struct slice group) MUST_CHECK;
 void identity_remove_group(struct identity *id, struct slice group);
 
+/* What of an identity is needed once its connection is open: one block, without the frames and groups. Its
+ * parts are slices of it; NULL has none of them. */
+struct identity_rest {
+	uint32_t info_len;
+	uint8_t session_len, user_len;
+	char text[]; /* session, user, info */
+};
+
+/* With the user's id if `needs_user`. *rest is the caller's to free(); NULL: nothing has to be kept. 0, or
+ * -1: no memory. */
+int identity_rest_of(const struct identity *id, bool needs_user, struct identity_rest **rest) MUST_CHECK;
+struct slice identity_rest_user(const struct identity_rest *r);
+struct slice identity_rest_session(const struct identity_rest *r);
+struct slice identity_rest_info(const struct identity_rest *r); /* p == NULL: none */
+
 /* Append its frames, each a text frame of the WebSocket protocol. 0, or -1: no memory. */
 int identity_put_frames(const struct identity *id, struct buf *out) MUST_CHECK;
 /* The frames have been sent: their memory goes. */

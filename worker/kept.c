@@ -47,7 +47,7 @@ static struct slice user_of_conn(const struct worker *w, const struct conn *c)
 {
 	const struct session *s = session_of(w, c);
 
-	return s == NULL || s->who == NULL ? (struct slice){0} : s->who->user;
+	return s == NULL ? (struct slice){0} : session_user(w, s);
 }
 
 /* ---- asking */

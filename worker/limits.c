@@ -196,9 +196,9 @@ void limits_release(struct worker *w, struct session *s)
 	uint8_t key[16];
 
 	if (s->counts_user)
-		give_back(w, UP_LIMIT_USER, s->who->user);
+		give_back(w, UP_LIMIT_USER, session_user(w, s));
 	if (s->counts_address) {
-		const struct address a = address_of(true, s->address);
+		const struct address a = session_address(s);
 
 		address_key(&a, key);
 		give_back(w, UP_LIMIT_ADDRESS, (struct slice){(const char *)key, sizeof(key)});

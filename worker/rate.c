@@ -23,13 +23,13 @@ bool rate_take(struct worker *w, struct conn *c)
 
 	if (s == NULL || (ns->msg_rate == 0 && ns->user_rate == 0))
 		return true;
-	if (!bucket_take(&s->rate, ns->msg_rate, ns->msg_burst, w->now_ms))
+	if (!bucket_take(&s->more->rate, ns->msg_rate, ns->msg_burst, w->now_ms))
 		return false;
 	user = user_bucket(w, ns, s);
 	if (user == NULL || bucket_take(user, ns->user_rate, 0, w->now_ms))
 		return true;
 	if (ns->msg_rate != 0)
-		s->rate.milli += 1000; /* not used: it waits for the other */
+		s->more->rate.milli += 1000; /* not used: it waits for the other */
 	return false;
 }
 
@@ -46,7 +46,7 @@ static uint64_t wait_of(const struct worker *w, const struct conn *c)
 	const struct cfg_namespace *ns = ns_of(w, c);
 	const struct session *s = session_of(w, c);
 	const struct bucket *user = user_bucket(w, ns, s);
-	uint64_t wait = wait_for(w, &s->rate, ns->msg_rate);
+	uint64_t wait = wait_for(w, &s->more->rate, ns->msg_rate);
 
 	return user == NULL ? wait : u64_max(wait, wait_for(w, user, ns->user_rate));
 }
@@ -58,7 +58,7 @@ void rate_hold(struct worker *w, struct conn *c)
 	c->flags |= CONN_HELD;
 	if (!s->is_held) {
 		s->is_held = true;
-		s->held_since = (uint32_t)w->now_ms;
+		s->more->held_since = (uint32_t)w->now_ms;
 	}
 	count_add(&w->count->ns[ns_of(w, c)->id].rate_limited, 1);
 	conn_arm(w, c);
@@ -82,7 +82,7 @@ bool rate_expired(struct worker *w, struct conn *c)
 {
 	if ((c->flags & CONN_HELD) == 0)
 		return true;
-	if ((uint32_t)w->now_ms - session_of(w, c)->held_since >= RATE_PATIENCE_MS) {
+	if ((uint32_t)w->now_ms - session_of(w, c)->more->held_since >= RATE_PATIENCE_MS) {
 		conn_close(w, c, 1008, "message rate");
 		return false;
 	}

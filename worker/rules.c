@@ -56,13 +56,13 @@ static void identity_values(const struct worker *w, const struct conn *c, struct
 {
 	const struct session *s = session_of(w, c);
 
-	if (s == NULL || s->who == NULL)
+	if (s == NULL)
 		return;
-	if (s->who->user.len > 0)
-		out->user = s->who->user;
-	if (s->who->session.len > 0)
-		out->session = s->who->session;
-	out->info = s->who->info;
+	if (session_user(w, s).len > 0)
+		out->user = session_user(w, s);
+	if (session_tag(s).len > 0)
+		out->session = session_tag(s);
+	out->info = session_info(s);
 }
 
 static void values(const struct worker *w, const struct conn *c, const struct template *t,
@@ -178,8 +178,8 @@ static void set_throttle(const struct worker *w, const struct conn *c, const str
 	char id[CONN_ID_SIZE];
 	uint64_t key = rec_channel_hash(w->globals->hash_key, ns, (struct slice){ch->room, ch->room_len});
 
-	if (s != NULL && s->who != NULL)
-		who = s->who->user;
+	if (s != NULL)
+		who = session_user(w, s);
 	if (who.len == 0) {
 		conn_id(w, c, id);
 		who = text_slice(id);
@@ -326,8 +326,7 @@ void rules_opened(struct worker *w, struct conn *c)
 
 	if (s == NULL)
 		return;
-	s->heard = (uint32_t)w->now_ms;
-	s->idle_due = s->heard + ns_of(w, c)->idle.after;
+	s->more->idle_due = (uint32_t)w->now_ms + ns_of(w, c)->idle.after;
 }
 
 void rules_heard(struct worker *w, struct conn *c, bool is_message)
@@ -344,7 +343,7 @@ uint64_t rules_due(const struct worker *w, const struct conn *c)
 
 	if (s == NULL)
 		return UINT64_MAX;
-	ms = (int32_t)(s->idle_due - (uint32_t)w->now_ms);
+	ms = (int32_t)(s->more->idle_due - (uint32_t)w->now_ms);
 	return ms > 0 ? (uint64_t)ms : 0;
 }
 
@@ -358,7 +357,7 @@ bool rules_expired(struct worker *w, struct conn *c)
 		rules_opened(w, c); /* we do not read it: its silence is our doing */
 	if (rules_due(w, c) > 0)
 		return true;
-	s->idle_due = (uint32_t)w->now_ms + ns_of(w, c)->idle.after;
+	s->more->idle_due = (uint32_t)w->now_ms + ns_of(w, c)->idle.after;
 	if (c->ext != NULL && c->ext->has_idle)
 		return true; /* the last one has not gone out yet */
 	if (!say(w, c, ns_of(w, c)->idle.frame, NULL))

@@ -237,9 +237,9 @@ static void tell_presence(struct worker *w, const struct conn *c, const struct u
 
 /* ---------------------------------------------------------------- the namespace's own channel */
 
-static bool is_anonymous(const struct session *s)
+static bool is_anonymous(const struct worker *w, const struct session *s)
 {
-	return s == NULL || s->who == NULL || s->who->user.len == 0;
+	return s == NULL || session_user(w, s).len == 0;
 }
 
 uint32_t user_channel(const struct worker *w, uint16_t ns_index)
@@ -263,7 +263,7 @@ int user_prepare(struct worker *w, struct conn *c)
 	struct user_ns *n = &w->users->ns[c->ns];
 	struct session *s = session_of(w, c);
 
-	if (is_anonymous(s))
+	if (is_anonymous(w, s))
 		return 1;
 	if (n->claims == 0) {
 		n->channel = channel_hold(w, c->ns);
@@ -322,7 +322,7 @@ int user_join(struct worker *w, struct conn *c)
 	struct user_table *t = w->users;
 	struct user *u;
 
-	if (is_anonymous(s))
+	if (is_anonymous(w, s))
 		return 0;
 	assert(s->claim == USER_CLAIM_HELD);
 	u = find_hashed(t, c->ns, hash_of(w, c->ns, s->who->user), s->who->user);
@@ -366,13 +366,12 @@ void user_leave(struct worker *w, struct conn *c)
 		give_up_claim(w, c, s);
 }
 
-void user_refresh(struct worker *w, struct conn *c)
+void user_refresh(struct worker *w, struct conn *c, const struct identity *who)
 {
-	const struct session *s = session_of(w, c);
 	struct user *u = user_of(w, c);
 
 	/* Without memory for all groups he is in fewer: less than he may see, never more. */
-	if (u != NULL && user_groups_replace(w, u, s->who->groups, s->who->n_groups) == -1)
+	if (u != NULL && user_groups_replace(w, u, who->groups, who->n_groups) == -1)
 		log_event(LOG_ERROR, "no_memory", "msg=\"a user is not in all of his groups\"");
 }
 

@@ -95,8 +95,14 @@ int user_join(struct worker *w, struct conn *c) MUST_CHECK;
  * neither. */
 void user_leave(struct worker *w, struct conn *c);
 
-/* session.who has been replaced by a later authorization of the same user: take over its groups. */
-void user_refresh(struct worker *w, struct conn *c);
+/* A later authorization of the same user: take over its groups. */
+void user_refresh(struct worker *w, struct conn *c, const struct identity *who);
+
+/* His id, canonical. */
+static inline struct slice user_text(const struct user *u)
+{
+	return (struct slice){u->id, u->id_len};
+}
 
 /* The user, or USER_NONE. */
 uint32_t user_find(const struct worker *w, uint16_t ns_index, struct slice id);

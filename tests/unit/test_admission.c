@@ -47,11 +47,10 @@ static struct session *session(struct rig_client *c)
 
 static void is_user(struct rig_client *c, const char *user)
 {
-	const struct identity *who = session(c)->who;
+	struct slice id = session_user(r.w, session(c));
 
-	assert_non_null(who);
-	assert_int_equal(who->user.len, strlen(user));
-	assert_memory_equal(who->user.p, user, who->user.len);
+	assert_int_equal(id.len, strlen(user));
+	assert_memory_equal(id.p, user, id.len);
 }
 
 static void is_room(struct rig_client *c, const char *room)

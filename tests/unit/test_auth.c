@@ -21,6 +21,7 @@
 #include "common/wsframe.h"
 #include "tests/unit/worker_rig.h"
 #include "worker/auth.h"
+#include "worker/user_int.h"
 
 #define TURNS 20000
 
@@ -217,9 +218,19 @@ static void gone(struct rig_client *c)
 	settle();
 }
 
-static const struct identity *who(struct rig_client *c)
+static const struct user *user(struct rig_client *c)
 {
-	return session_of(r.w, rig_conn(&r, c))->who;
+	const struct user *u = user_of(r.w, rig_conn(&r, c));
+
+	assert_non_null(u);
+	return u;
+}
+
+static void is_group(struct rig_client *c, const char *want)
+{
+	assert_int_equal(user(c)->n_groups, 1);
+	assert_int_equal(user(c)->groups[0].group->len, strlen(want));
+	assert_memory_equal(user(c)->groups[0].group->name, want, strlen(want));
 }
 
 /* Let the worker's clock pass. */
@@ -261,10 +272,10 @@ static void the_request_tells_all(void **state)
 	answer(&a, 200,
 	       "{\"allow\":true,\"user\":7,\"groups\":[\"g\"],\"frames\":[\"not for this namespace\"]}");
 	is_open(&c);
-	assert_int_equal(who(&c)->user.len, 1);
-	assert_int_equal(who(&c)->n_groups, 1);
+	assert_int_equal(session_user(r.w, session_of(r.w, rig_conn(&r, &c))).len, 1);
+	assert_int_equal(user(&c)->n_groups, 1);
 	assert_int_equal(rig_rest(&c), 0);
-	assert_null(session_of(r.w, rig_conn(&r, &c))->request); /* the cookie is not kept */
+	assert_null(session_of(r.w, rig_conn(&r, &c))->more); /* the cookie is not kept */
 	assert_int_equal(RIG_COUNT(&r, hook_requests), 1);
 	gone(&c);
 	close(a.fd);
@@ -311,7 +322,7 @@ static void early_bytes_and_frames_in_order(void **state)
 	assert_true(rig_frame(&c, &f));
 	assert_memory_equal(f.payload, "plain", 5);
 	rig_expect(&r, &c, "early");
-	assert_null(who(&c)->frame_text.p);
+	assert_true(session_of(r.w, rig_conn(&r, &c))->is_settled); /* and the frames are gone */
 	gone(&c);
 	end();
 }
@@ -696,7 +707,7 @@ static void cached_verdicts(void **state)
 	gone(&c);
 	request(&c, "/ws/a", "Cookie: other=2; sid=1\r\n");
 	is_open(&c);
-	assert_memory_equal(who(&c)->user.p, "u", 1);
+	assert_memory_equal(session_user(r.w, session_of(r.w, rig_conn(&r, &c))).p, "u", 1);
 	assert_int_equal(RIG_COUNT(&r, hook_cached), 1);
 	gone(&c);
 	/* Another cookie, another room, no cookie at all: asked. */
@@ -756,7 +767,7 @@ static void asked_again(void **state)
 	assert_non_null(strstr(a.body, "sid=1"));
 	answer(&a, 200, "{\"allow\":true,\"user\":\"u\",\"groups\":[\"h\",\"i\"]}");
 	close(a.fd);
-	assert_int_equal(who(&c)->n_groups, 2);
+	assert_int_equal(user(&c)->n_groups, 2);
 	pass(11200);
 	take(&a); /* it can't say: who is in stays in */
 	answer(&a, 500, "");
@@ -796,7 +807,8 @@ static void expiry(void **state)
 	(void)state;
 	begin();
 	request(&c, "/ws/a", "");
-	snprintf(body, sizeof(body), "{\"allow\":true,\"expires_at\":%" PRIu64 "}", clock_wall_ms() / 1000 + 1);
+	snprintf(body, sizeof(body), "{\"allow\":true,\"expires_at\":%" PRIu64 "}",
+		 clock_wall_ms() / 1000 + 1);
 	allow(body);
 	is_open(&c);
 	for (int i = 0; i < 200 && c.close_code == 0; i++) {
@@ -830,14 +842,13 @@ static void groups_that_change_meanwhile(void **state)
 	answer(&a, 200, "{\"allow\":true,\"user\":\"u\",\"groups\":[\"g\"]}");
 	close(a.fd);
 	is_open(&c);
-	assert_int_equal(who(&c)->n_groups, 1);
-	assert_memory_equal(who(&c)->groups[0].p, "h", 1);
+	is_group(&c, "h");
 	gone(&c);
 	/* What happened before is in the answer. */
 	request(&c, "/ws/a", "");
 	allow("{\"allow\":true,\"user\":\"u\",\"groups\":[\"g\"]}");
 	is_open(&c);
-	assert_memory_equal(who(&c)->groups[0].p, "g", 1);
+	is_group(&c, "g");
 	gone(&c);
 	/* More than is kept: asked once more. */
 	request(&c, "/ws/a", "");
@@ -850,7 +861,7 @@ static void groups_that_change_meanwhile(void **state)
 	answer(&a, 200, "{\"allow\":true,\"user\":\"u\",\"groups\":[\"h\"]}");
 	close(a.fd);
 	is_open(&c);
-	assert_memory_equal(who(&c)->groups[0].p, "h", 1);
+	is_group(&c, "h");
 	gone(&c);
 	end();
 }

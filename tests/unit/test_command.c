@@ -103,8 +103,8 @@ static void a_session(void **state)
 	begin();
 	rig_connect_as(&r, &a, "/ws/x", 0, "7", NULL);
 	rig_connect_as(&r, &b, "/ws/x", 0, "7", NULL);
-	session_of(r.w, rig_conn(&r, &a))->who->session = SLICE("s-1");
-	session_of(r.w, rig_conn(&r, &b))->who->session = SLICE("s-2");
+	rig_tell(&r, &a, SLICE("s-1"), (struct slice){0});
+	rig_tell(&r, &b, SLICE("s-2"), (struct slice){0});
 	order("{\"method\":\"disconnect\",\"session\":\"s-2\",\"namespace\":\"skip\"}");
 	order("{\"method\":\"disconnect\",\"session\":\"s-3\"}");
 	rig_expect_nothing(&r, &b);

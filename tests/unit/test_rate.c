@@ -399,7 +399,7 @@ static void sockets_of_one_user(void **state)
 	assert_int_equal(r.publications, 6 + 4);
 	assert_true(is_held(&c[0]) && is_held(&c[1]));
 	assert_false(is_held(&c[2]));
-	assert_int_equal(session_of(r.w, rig_conn(&r, &c[0]))->rate.milli, 7000); /* of 10 */
+	assert_int_equal(session_of(r.w, rig_conn(&r, &c[0]))->more->rate.milli, 7000); /* of 10 */
 	rig_pass(&r, 1000);
 	assert_int_equal(r.publications, 12);
 	assert_false(is_held(&c[0]) || is_held(&c[1]));

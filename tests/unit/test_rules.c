@@ -180,7 +180,6 @@ static void greeting_and_values(void **state)
 				   "monotonic},\"s\":{time}}";
 	static const char info[] = "{\"name\":\"J\\u00f6e \\\"x\\\"\"}";
 	struct rig_client c;
-	struct session *s;
 
 	(void)state;
 	prepare_users();
@@ -191,9 +190,7 @@ static void greeting_and_values(void **state)
 	rig_connect(&r, &c, "/ws/a?user_id=7", 0);
 	expect_filled_in(&c, "{\"ns\":\"demo\",\"room\":\"a\",\"user\":\"7\",\"int\":7,\"tag\":\"\",\"name\":"
 			     "\"\",\"conn\":\"");
-	s = session_of(r.w, rig_conn(&r, &c));
-	s->who->info = (struct slice){info, strlen(info)};
-	s->who->session = (struct slice){"tag", 3};
+	rig_tell(&r, &c, (struct slice){"tag", 3}, (struct slice){info, strlen(info)});
 	say(&c, "{\"type\":\"who\"}");
 	expect_filled_in(&c, "{\"ns\":\"demo\",\"room\":\"a\",\"user\":\"7\",\"int\":7,\"tag\":\"tag\","
 			     "\"name\":\"J\xc3\xb6"
@@ -218,7 +215,7 @@ static void frames_that_are_too_large(void **state)
 	rig_start(&r);
 	rig_connect(&r, &c, "/ws/a?user_id=7", 0);
 	len = (size_t)snprintf(info, sizeof(info), "{\"x\":\"%0*d\"}", (int)RULES_FRAME_MAX, 0);
-	session_of(r.w, rig_conn(&r, &c))->who->info = (struct slice){info, len};
+	rig_tell(&r, &c, (struct slice){0}, (struct slice){info, len});
 	say(&c, "{\"type\":\"reply\"}");
 	rig_settle(&r);
 	rig_read(&c, 0);
@@ -230,7 +227,7 @@ static void frames_that_are_too_large(void **state)
 	assert_true(rig_frame(&c, &f));
 	assert_int_equal(f.len, RULES_FRAME_MAX);
 	snprintf(info, sizeof(info), "{\"x\":\"%0*d\"}", (int)RULES_FRAME_MAX + 1, 0);
-	session_of(r.w, rig_conn(&r, &c))->who->info.len = len + 1;
+	rig_tell(&r, &c, (struct slice){0}, (struct slice){info, len + 1});
 	say(&c, "{\"type\":\"reply\"}");
 	say(&c, "{\"type\":\"publish\"}");
 	rig_expect_nothing(&r, &c);

@@ -249,8 +249,8 @@ static void the_newest_authorization_says_which_groups(void **state)
 	rig_hang_up(&b);
 	rig_settle(&r);
 	assert_true(is_in(RIG_DEMO, "7", "blue"));
-	session_of(r.w, rig_conn(&r, &a))->who->n_groups = 1;
-	user_refresh(r.w, rig_conn(&r, &a));
+	user_refresh(r.w, rig_conn(&r, &a),
+		     &(struct identity){.groups = (struct slice[]){SLICE("red")}, .n_groups = 1});
 	assert_true(is_in(RIG_DEMO, "7", "red"));
 	assert_int_equal(find(RIG_DEMO, "7")->n_groups, 1);
 	rig_check(&r);

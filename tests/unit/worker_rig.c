@@ -622,6 +622,17 @@ void rig_identify(struct rig *r, struct rig_client *c, const char *user, const c
 	s->who = who;
 }
 
+void rig_tell(struct rig *r, struct rig_client *c, struct slice tag, struct slice info)
+{
+	struct session *s = session_of(r->w, rig_conn(r, c));
+	struct identity *who = calloc(1, sizeof(*who));
+
+	assert_non_null(who);
+	*who = (struct identity){
+		.is_allowed = true, .user = session_user(r->w, s), .session = tag, .info = info};
+	session_settle(r->w, s, who);
+}
+
 void rig_connect_as(struct rig *r, struct rig_client *c, const char *path, int send_buffer, const char *user,
 		    const char *const *groups)
 {
@@ -930,7 +941,6 @@ static void check_users(const struct rig *r)
 
 		if (s == NULL)
 			continue;
-		assert_int_equal(s->conn, c->index);
 		claims[c->ns] += s->claim != USER_CLAIM_NONE;
 		waiting[c->ns] += s->claim == USER_CLAIM_WAITING;
 		if (c->state != CONN_OPEN) {
@@ -938,7 +948,7 @@ static void check_users(const struct rig *r)
 			assert_true(c->state == CONN_JOINING || s->claim == USER_CLAIM_NONE);
 			continue;
 		}
-		assert_int_equal(u != NULL, s->who != NULL && s->who->user.len > 0);
+		assert_int_equal(u != NULL, session_user(w, s).len > 0);
 		if (u == NULL)
 			continue;
 		sockets++;

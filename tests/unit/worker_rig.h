@@ -65,10 +65,10 @@ struct rig {
 	struct rig_channel *channels; /* RIG_CHANNELS */
 	size_t n_channels;
 	unsigned hellos, drained;
-	bool hold_control;     /* do not look at the control uplink: nobody is subscribed */
-	bool hold_data;        /* do not look at the data uplink: it fills up */
-	size_t data_records;   /* at most so many records of the data uplink a turn; 0 = all */
-	unsigned publications; /* taken from the data uplink */
+	bool hold_control;         /* do not look at the control uplink: nobody is subscribed */
+	bool hold_data;            /* do not look at the data uplink: it fills up */
+	size_t data_records;       /* at most so many records of the data uplink a turn; 0 = all */
+	unsigned publications;     /* taken from the data uplink */
 	struct up_rec publication; /* the header of the last of them */
 	uint8_t *assembly;
 	struct up_rec assembly_first;
@@ -84,7 +84,7 @@ struct rig {
 	/* Called for each record of the control uplink, before the rig acts on it. */
 	void (*on_control)(struct rig *r, const struct up_view *v);
 	uint16_t rec_flags; /* of all publications, besides */
-	bool auto_answer; /* REC_ANSWER to requests that want one */
+	bool auto_answer;   /* REC_ANSWER to requests that want one */
 };
 
 /* Defaults, which the test may change before rig_start(): ring 1 MiB, uplink 256 KiB, no timeouts at all. */
@@ -128,6 +128,9 @@ void rig_settle(struct rig *r);
 void rig_pass(struct rig *r, uint64_t ms);
 
 /* ---- clients */
+
+/* From now on the open connection's identity has this session tag and info, as if a recheck had said so. */
+void rig_tell(struct rig *r, struct rig_client *c, struct slice tag, struct slice info);
 
 /* A connected pair whose worker end is in the worker, nothing sent yet. send_buffer: SO_SNDBUF of that end, 0
  * = default. */
