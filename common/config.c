@@ -250,6 +250,8 @@ static void auth_clear(struct cfg_auth *a)
 	free(a->name);
 	free(a->url);
 	free(a->secret);
+	free(a->ca_file);
+	free(a->ca_text);
 	sources_free(a->cache_key, a->n_cache_key);
 	sources_free(a->from, a->n_from);
 	free(a->keys);

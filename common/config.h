@@ -73,6 +73,8 @@ struct cfg_auth {
 	/* hook; 0 and NULL for the other types */
 	uint32_t recheck; /* ms between checks of an open connection; 0 = never */
 	char *url, *secret; /* "http://...", "https://..." or "unix:/path:/uri"; secret: sent as Authorization: Bearer, NULL = none */
+	char *ca_file, *ca_text; /* https: the file's path, and the PEM in it; NULL: the system's authorities */
+	size_t ca_len;
 	uint32_t timeout, concurrency; /* ms; requests under way of all workers together */
 	struct cfg_source_of *cache_key;
 	size_t n_cache_key; /* 0: nothing is cached */

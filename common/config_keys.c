@@ -325,6 +325,8 @@ const struct config_key config_keys[] = {
 		 "for a hook"},
 	{"auth", "secret", CKEY_STRING, .only = "hook", AUTH(secret), RELOAD,
 	 .help = "sent to the hook as Authorization: Bearer"},
+	{"auth", "ca_file", CKEY_STRING, .only = "hook", AUTH(ca_file), RELOAD,
+	 .help = "certificates that https:// trusts, PEM, at most 1m, read with the configuration; without it: the system's"},
 	{"auth", "timeout", CKEY_DURATION, RANGE(10, MIN), .only = "hook", .def = "3s", AUTH(timeout), RELOAD,
 	 .help = "for the hook's whole answer"},
 	{"auth", "concurrency", CKEY_UINT, RANGE(1, 10000), .only = "hook", .def = "64", AUTH(concurrency),

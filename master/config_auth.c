@@ -1,5 +1,8 @@
 /* Sections "auth": who may connect. */
 #include <errno.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -95,6 +98,39 @@ static void must_be_given(struct scan_doc *doc, const struct scan_section *sec, 
 		build_problem(doc, sec, key, "is missing: \"%s\" needs it", kind);
 }
 
+/* Does it hold certificates, and nothing that is damaged? */
+static bool has_certificates(const struct cfg_auth *a)
+{
+	BIO *bio = BIO_new_mem_buf(a->ca_text, (int)a->ca_len);
+	unsigned long e;
+	X509 *x;
+	size_t n = 0;
+
+	ERR_clear_error();
+	while (bio != NULL && (x = PEM_read_bio_X509(bio, NULL, NULL, NULL)) != NULL) {
+		X509_free(x);
+		n++;
+	}
+	e = ERR_peek_last_error();
+	BIO_free(bio);
+	ERR_clear_error();
+	return n > 0 && ERR_GET_LIB(e) == ERR_LIB_PEM && ERR_GET_REASON(e) == PEM_R_NO_START_LINE;
+}
+
+/* Read here, since a worker may have no right to. */
+static void read_ca(struct scan_doc *doc, const struct scan_section *sec, struct cfg_auth *a)
+{
+	if (a->ca_file == NULL || *a->ca_file == '\0')
+		return;
+	a->ca_text = file_read(a->ca_file, CFG_KEYS_MAX, &a->ca_len);
+	if (a->ca_text == NULL && errno == ENOMEM)
+		doc->oom = true;
+	else if (a->ca_text == NULL)
+		build_problem(doc, sec, "ca_file", "%s: %s", a->ca_file, file_error(errno));
+	else if (!has_certificates(a))
+		build_problem(doc, sec, "ca_file", "%s: has no certificate, or a damaged one", a->ca_file);
+}
+
 static void build_hook(struct scan_doc *doc, const struct scan_section *sec, struct cfg_auth *a)
 {
 	struct value_error err = {""};
@@ -107,6 +143,7 @@ static void build_hook(struct scan_doc *doc, const struct scan_section *sec, str
 	if (build_value(sec, "url") != NULL && value_hook_url(build_value(sec, "url"), &err) == -1)
 		build_problem(doc, sec, "url", "%s", err.s);
 	build_check_secret(doc, sec, "secret", "send none");
+	read_ca(doc, sec, a);
 	a->cache_key = build_sources(doc, sec, "cache_key", false, &a->n_cache_key);
 }
 

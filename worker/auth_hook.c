@@ -292,7 +292,7 @@ struct auth_hook *hook_new(struct worker *w, const struct cfg_auth *auth, struct
 	h->worker = w;
 	h->auth = auth;
 	h->max = hook_share(w->config, auth);
-	h->http = http_client_new(e, auth->url, auth->secret);
+	h->http = http_client_new(e, auth->url, auth->secret, (struct slice){auth->ca_text, auth->ca_len});
 	if (h->http == NULL) {
 		free(h);
 		errno = EINVAL;

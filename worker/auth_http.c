@@ -29,6 +29,7 @@ struct http_client {
 	struct curl_slist *headers;
 	struct http_call *active, *idle; /* lists */
 	unsigned n_idle;
+	struct curl_blob ca; /* len 0: the system's */
 };
 
 struct http_call {
@@ -121,6 +122,10 @@ static int set_options(struct http_call *call)
 	SET(CURLOPT_URL, c->url);
 	SET(CURLOPT_UNIX_SOCKET_PATH, c->socket_path);
 	SET(CURLOPT_HTTPHEADER, c->headers);
+	if (c->ca.len > 0) { /* and nobody else */
+		SET(CURLOPT_CAINFO_BLOB, &c->ca);
+		SET(CURLOPT_CAPATH, NULL);
+	}
 	SET(CURLOPT_POST, 1L);
 	SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	SET(CURLOPT_PROTOCOLS_STR, "http,https");
@@ -412,13 +417,15 @@ static int set_headers(struct http_client *c, const char *bearer)
 	return rc;
 }
 
-struct http_client *http_client_new(struct http_engine *e, const char *url, const char *bearer)
+struct http_client *http_client_new(struct http_engine *e, const char *url, const char *bearer,
+				    struct slice ca)
 {
 	struct http_client *c = calloc(1, sizeof(*c));
 
 	if (c == NULL)
 		return NULL;
 	c->engine = e;
+	c->ca = (struct curl_blob){(void *)(uintptr_t)ca.p, ca.len, CURL_BLOB_NOCOPY};
 	if (set_address(c, url) == -1 || set_headers(c, bearer) == -1) {
 		http_client_free(c);
 		return NULL;

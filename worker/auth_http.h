@@ -35,8 +35,10 @@ struct http_engine *http_engine_new(struct ev_loop *loop, unsigned connections) 
 void http_engine_free(struct http_engine *e);
 
 /* url: "http://...", "https://..." or "unix:/path/of/socket:/uri". bearer: sent as Authorization; NULL: none.
- * Both are borrowed for the call. NULL: no memory, or no such URL. */
-struct http_client *http_client_new(struct http_engine *e, const char *url, const char *bearer) MUST_CHECK;
+ * Both are borrowed for the call. ca: PEM of the certificates that https trusts, borrowed for the client's
+ * life; p NULL: the system's. NULL: no memory, or no such URL. */
+struct http_client *http_client_new(struct http_engine *e, const char *url, const char *bearer,
+				    struct slice ca) MUST_CHECK;
 /* Cancels what is under way. NULL is fine. */
 void http_client_free(struct http_client *c);
 

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import socketserver
+import ssl
 import threading
 
 
@@ -72,7 +73,8 @@ class UnixHandler(Handler):
 
 
 class Hook:
-    def __init__(self, port=0, unix=None):
+    def __init__(self, port=0, unix=None, cert=None):
+        """cert: a PEM file with certificate and key: then it speaks TLS."""
         self.lock = threading.Lock()
         self.requests, self.heads, self.connections = [], [], []
         self.released = threading.Event()
@@ -80,13 +82,18 @@ class Hook:
         self.unix = unix
         self.server = UnixServer(unix, UnixHandler) if unix else Server(("127.0.0.1", port), Handler)
         self.server.hook = self
+        self.scheme = "https" if cert else "http"
+        if cert:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(cert)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         self.port = None if unix else self.server.server_address[1]
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
         self.thread.start()
 
     @property
     def url(self):
-        return "unix:%s:/hook" % self.unix if self.unix else "http://127.0.0.1:%d/hook" % self.port
+        return "unix:%s:/hook" % self.unix if self.unix else "%s://127.0.0.1:%d/hook" % (self.scheme, self.port)
 
     def hang(self, seconds=60):
         self.released.wait(seconds)

@@ -1,6 +1,9 @@
 """Authorization by a hook: what the application is asked, what becomes of its answers, and that a slow or dead one harms
 nobody who is connected."""
+import datetime
+import ipaddress
 import json
+import signal
 import socket
 import statistics
 import time
@@ -8,6 +11,10 @@ import time
 import pytest
 import websockets
 import wsraw
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from clients import Clients
 from hook import Hook
@@ -37,6 +44,7 @@ namespace "room" {{ path = "/room/{{room:int}}"   redis_channel = "room:{{room}}
                     auth = "app"   user_query = "user_id:int"   refuse = "403"   publish = {{ "client", "api" }} }}
 namespace "forum" {{ path = "/forum"   redis_channel = "forum"   eager = on   envelope = "json"   origins = {{ "*" }}
                      auth = "app"   refuse = "accept-then-close"   hook_first_frames = on }}
+namespace "forum2" {{ path = "/forum2"   redis_channel = "forum2"   origins = {{ "*" }}   auth = "app" }}
 """
 
 
@@ -319,3 +327,58 @@ def test_hanging_hooks_slow_nobody_down(ringcast, hook, clients):
     assert member.is_open()
     # Twice, and the noise of a machine that does other things.
     assert min(hung) < 2 * max(free) + 2 * SCALE
+
+
+# ---- https
+
+def certificate(path, name, issuer=None, days=1, **names):
+    """A certificate and its key into `path`, signed by `issuer`: a pair that this returns; None: it is an authority."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.utcnow()
+    builder = x509.CertificateBuilder(
+        issuer[0].subject if issuer else subject, subject, key.public_key(), x509.random_serial_number(),
+        now - datetime.timedelta(days=9), now + datetime.timedelta(days=days)).add_extension(
+            x509.BasicConstraints(issuer is None, None), True)
+    alternatives = [x509.IPAddress(ipaddress.ip_address(names["ip"]))] if "ip" in names else [x509.DNSName(name)]
+    done = builder.add_extension(x509.SubjectAlternativeName(alternatives), False).sign(issuer[1] if issuer else key, hashes.SHA256())
+    path.write_bytes(done.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    return done, key
+
+
+@pytest.mark.asan
+def test_a_hook_by_https(ringcast, tmp_path):
+    """Its certificate must be of that host, of these days, and of an authority that ca_file names."""
+    authority = certificate(tmp_path / "ca", "ca")
+    (tmp_path / "ca.pem").write_bytes(authority[0].public_bytes(serialization.Encoding.PEM))
+    certificate(tmp_path / "good", "app", authority, ip="127.0.0.1")
+    certificate(tmp_path / "wrong", "other.example", authority)
+    certificate(tmp_path / "expired", "app", authority, days=-2, ip="127.0.0.1")
+    certificate(tmp_path / "self", "app", ip="127.0.0.1")
+    settings = 'ca_file = "%s"   breaker_failures = 0' % (tmp_path / "ca.pem")
+    server = None
+    for name, status in (("good", 101), ("wrong", 503), ("expired", 503), ("self", 503)):
+        hook = Hook(cert=str(tmp_path / name))
+        hook.answer = lambda request: {"allow": True, "user": 7}
+        try:
+            server = ringcast(config(hook, settings), workers=1)
+            assert [status_of(server, "/forum2") for _ in range(3)] == [status] * 3, name
+            if status == 503:
+                assert server.log_events("hook_failed", reason="tls")
+            else:  # kept alive
+                assert len({head["port"] for head in hook.heads}) == 1
+        finally:
+            hook.stop()
+    hook = Hook(cert=str(tmp_path / "good"))
+    try:  # the system's authorities don't know ours
+        server = ringcast(config(hook, "breaker_failures = 0"), workers=1)
+        assert status_of(server, "/forum2") == 503
+    finally:
+        hook.stop()
+    server.write_config(config(hook, 'ca_file = "%s"' % (tmp_path / "nothing")))
+    server.kill(signal.SIGHUP)
+    assert "ca_file" in server.wait_log("reload_failed")["msg"]
+    (tmp_path / "nothing").write_text("-----BEGIN CERTIFICATE-----\nMAAA\n-----END CERTIFICATE-----\n")
+    server.kill(signal.SIGHUP)
+    assert "ca_file" in server.wait_log("reload_failed", count=2)["msg"]
