@@ -194,7 +194,7 @@ void conn_ext_trim(struct conn *c)
 	if (x->in.len == 0)
 		buf_free(&x->in);
 	if (x->ws != NULL || x->http != NULL || x->admission != NULL || x->in.len > 0 || x->out.len > 0 ||
-	    x->has_pong || x->partial != NULL || (c->flags & (CONN_BEHIND | CONN_PAUSED)) != 0)
+	    x->has_pong || x->partial != NULL || (c->flags & (CONN_BLOCKED | CONN_PAUSED)) != 0) /* BEHIND is BLOCKED */
 		return;
 	free(x);
 	c->ext = NULL;
