@@ -603,7 +603,6 @@ static void random_clients(void **state)
 	uint64_t counted;
 
 	(void)state;
-	print_message("seed %llu, %lu steps\n", (unsigned long long)seed, steps);
 	rig_init(&r);
 	r.config.ring.size = 2u << 20;
 	r.config.limits.slow_timeout = 5000;
@@ -662,8 +661,16 @@ static void random_clients(void **state)
 	}
 }
 
+static uint64_t first; /* `seed` itself moves on */
+
+static void say_seed(void)
+{
+	fprintf(stderr, "# to replay: test_random %llu %lu\n", (unsigned long long)first, steps);
+}
+
 int main(int argc, char **argv)
 {
+	int failed;
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(random_clients),
 	};
@@ -671,5 +678,12 @@ int main(int argc, char **argv)
 	seed = argc > 1 ? strtoull(argv[1], NULL, 10) : (uint64_t)time(NULL) << 16 ^ (uint64_t)getpid();
 	if (argc > 2)
 		steps = strtoul(argv[2], NULL, 10);
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	/* Not by cmocka, whose lines a crash leaves in a buffer; and of a long log the end is what is shown.
+	 */
+	first = seed;
+	say_seed();
+	failed = cmocka_run_group_tests(tests, NULL, NULL);
+	if (failed != 0)
+		say_seed();
+	return failed;
 }
