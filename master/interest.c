@@ -105,7 +105,8 @@ struct interest_entry *interest_find(struct interest *t, uint64_t hash, uint16_t
 
 static struct interest_entry *entry_new(uint64_t hash, uint16_t ns, struct slice room)
 {
-	struct interest_entry *e = calloc(1, sizeof(*e) + room.len);
+	struct interest_entry *e =
+		calloc(1, u64_max(sizeof(*e), offsetof(struct interest_entry, room) + room.len));
 
 	if (e == NULL)
 		return NULL;

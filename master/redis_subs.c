@@ -97,7 +97,7 @@ static struct redis_sub *insert(struct redis_subs *s, const char *name, size_t l
 
 	if ((s->used + 1) * 4 > s->n_slots * 3 && grow(s) == -1)
 		return NULL;
-	sub = calloc(1, sizeof(*sub) + len + 1);
+	sub = calloc(1, u64_max(sizeof(*sub), offsetof(struct redis_sub, name) + len + 1));
 	if (sub == NULL)
 		return NULL;
 	memcpy(sub->name, name, len);

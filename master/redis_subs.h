@@ -11,7 +11,7 @@
  *      wanted, on wire, owed 0     -> confirmed
  *      not wanted, not on wire, 0  -> freed
  *
- * Memory: one allocation per name of sizeof(struct redis_sub) + length + 1, and 8 to 16 bytes of table.
+ * Memory: one allocation per name of 27 bytes + length, and 8 to 16 bytes of table.
  */
 #ifndef RC_REDIS_SUBS_H
 #define RC_REDIS_SUBS_H

@@ -213,7 +213,7 @@ static struct slice room_of(const struct worker *w, const struct conn *c)
 	if (c->channel == CHANNEL_NONE)
 		return (struct slice){c->ext->admission->h.room, c->ext->admission->h.room_len};
 	ch = channel_at(&w->channels, c->channel);
-	return (struct slice){ch->room, ch->room_len};
+	return channel_room(ch);
 }
 
 /* More groups have changed meanwhile than can be told apart: what the application says now counts. */

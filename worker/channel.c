@@ -81,7 +81,7 @@ static int add_segment(struct channel_table *t)
 static bool is_named(const struct channel *ch, uint64_t hash, uint16_t ns, struct slice room)
 {
 	return ch->hash == hash && ch->ns == ns && ch->room_len == room.len &&
-	       (room.len == 0 || memcmp(ch->room, room.p, room.len) == 0);
+	       (room.len == 0 || memcmp(channel_room(ch).p, room.p, room.len) == 0);
 }
 
 static uint32_t find(const struct channel_table *t, uint64_t hash, uint16_t ns, struct slice room)
@@ -109,24 +109,19 @@ uint32_t channel_find(const struct worker *w, uint64_t hash, uint16_t ns_id, str
 	return CHANNEL_NONE;
 }
 
-static struct slice room_of(const struct channel *ch)
-{
-	return (struct slice){ch->room, ch->room_len};
-}
-
 /* A fresh PENDING channel, and the master is told. */
 static uint32_t create(struct worker *w, uint64_t hash, uint16_t ns, struct slice room)
 {
 	struct channel_table *t = &w->channels;
 	struct channel *ch;
 	uint32_t index, *bucket;
-	char *name = NULL;
+	char *name = NULL; /* of a long room */
 
 	if (t->free == CHANNEL_NONE && add_segment(t) == -1)
 		return CHANNEL_NONE;
 	if (t->n >= t->n_buckets && grow_buckets(t) == -1)
 		return CHANNEL_NONE;
-	if (room.len > 0) {
+	if (room.len > CHANNEL_ROOM_SHORT) {
 		name = malloc(room.len);
 		if (name == NULL)
 			return CHANNEL_NONE;
@@ -140,10 +135,13 @@ static uint32_t create(struct worker *w, uint64_t hash, uint16_t ns, struct slic
 			       .next = *bucket,
 			       .waiting = CONN_NONE,
 			       .batch = CHANNEL_NONE,
-			       .room = name,
 			       .ns = ns,
 			       .room_len = (uint8_t)room.len,
 			       .state = CHANNEL_PENDING};
+	if (name != NULL)
+		ch->room.out = name;
+	else if (room.len > 0)
+		memcpy(ch->room.in, room.p, room.len);
 	*bucket = index;
 	t->n++;
 	publish_control(w, UP_ADD, w->config->namespaces[ns].id, room);
@@ -156,13 +154,14 @@ static void destroy(struct worker *w, uint32_t index)
 	struct channel *ch = channel_at(t, index);
 	uint32_t *link = bucket_of(t, ch->hash);
 
-	publish_control(w, UP_DROP, w->config->namespaces[ch->ns].id, room_of(ch));
+	publish_control(w, UP_DROP, w->config->namespaces[ch->ns].id, channel_room(ch));
 	while (*link != index)
 		link = &channel_at(t, *link)->next;
 	*link = ch->next;
 	if (ch->cap > 0)
 		free(ch->members.many);
-	free(ch->room);
+	if (ch->room_len > CHANNEL_ROOM_SHORT)
+		free(ch->room.out);
 	latest_drop(w, index);
 	/* A batch under way may still name it: it has no members, so the batch passes over it. */
 	*ch = (struct channel){.next = t->free, .batch = ch->batch};
@@ -365,7 +364,7 @@ const char *channel_log_name(const struct worker *w, uint32_t index, struct log_
 	const struct channel *ch = channel_at(&w->channels, index);
 	char name[CFG_NAME_MAX + 1 + CFG_ROOM_MAX + 1];
 	int len = snprintf(name, sizeof(name), "%s%s%.*s", w->config->namespaces[ch->ns].name,
-			   ch->room_len > 0 ? ":" : "", (int)ch->room_len, ch->room_len > 0 ? ch->room : "");
+			   ch->room_len > 0 ? ":" : "", (int)ch->room_len, channel_room(ch).p);
 
 	return log_quote(dst, name, u64_min((uint64_t)len, sizeof(name) - 1));
 }

@@ -26,6 +26,8 @@ struct conn;
 
 #define CHANNEL_NONE UINT32_MAX
 
+#define CHANNEL_ROOM_SHORT 16u /* bytes of a room that need no block of their own */
+
 enum channel_state { CHANNEL_FREE, CHANNEL_PENDING, CHANNEL_SUBSCRIBED };
 
 struct channel {
@@ -42,12 +44,17 @@ struct channel {
 	uint32_t next;    /* in its hash bucket, or in the free list */
 	uint32_t waiting; /* PENDING: first JOINING connection (linked by conn.member); CONN_NONE */
 	uint32_t batch;   /* fanout.c: its place in the batch under way, or CHANNEL_NONE */
-	char *room;       /* room_len bytes */
 	uint16_t ns;      /* index in config->namespaces */
 	uint8_t room_len;
-	uint8_t state;
-	bool is_held; /* kept without members: targeted records travel in it (user.h) */
+	uint8_t state : 7; /* enum channel_state */
+	bool is_held : 1;  /* kept without members: targeted records travel in it (user.h) */
+	union {
+		char in[CHANNEL_ROOM_SHORT]; /* room_len <= CHANNEL_ROOM_SHORT */
+		char *out;
+	} room; /* channel_room() */
 };
+
+_Static_assert(sizeof(struct channel) == 88, "channel: often one for each client");
 
 #define CHANNEL_SEGMENT_BITS 8u
 #define CHANNEL_SEGMENT      (1u << CHANNEL_SEGMENT_BITS)
@@ -68,6 +75,11 @@ void channel_table_free(struct channel_table *t);
 static inline struct channel *channel_at(const struct channel_table *t, uint32_t index)
 {
 	return &t->segment[index >> CHANNEL_SEGMENT_BITS][index & (CHANNEL_SEGMENT - 1)];
+}
+
+static inline struct slice channel_room(const struct channel *ch)
+{
+	return (struct slice){ch->room_len <= CHANNEL_ROOM_SHORT ? ch->room.in : ch->room.out, ch->room_len};
 }
 
 static inline uint32_t *channel_members(struct channel *ch)

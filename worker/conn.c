@@ -300,8 +300,7 @@ static void log_coming(const struct worker *w, const struct conn *c)
 	log_event(traffic_level(u), "open",
 		  "channel=%s conn=%s user=%s total=%" PRIu64 " msg=\"WebSocket connected\"",
 		  channel_log_name(w, c->channel, &channel), id,
-		  u == NULL ? "" : log_quote(&user, u->id, u->id_len),
-		  host_total(w, c));
+		  u == NULL ? "" : log_quote(&user, user_text(u).p, u->id_len), host_total(w, c));
 }
 
 /* It is counted as gone, but still in its channel. */
@@ -317,7 +316,7 @@ static void log_going(const struct worker *w, const struct conn *c, uint16_t cod
 	log_event(traffic_level(u), "close",
 		  "channel=%s conn=%s user=%s code=%u total=%" PRIu64 " msg=\"WebSocket disconnected\"",
 		  channel_log_name(w, c->channel, &channel), id,
-		  u == NULL ? "" : log_quote(&user, u->id, u->id_len), code, host_total(w, c));
+		  u == NULL ? "" : log_quote(&user, user_text(u).p, u->id_len), code, host_total(w, c));
 }
 
 void conn_opened(struct worker *w, struct conn *c)

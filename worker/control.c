@@ -126,7 +126,7 @@ static int put_channel(const struct worker *w, const struct channel *ch, struct 
 	size_t n = (size_t)len;
 
 	if (ch->room_len > 0)
-		memcpy(name + n, ch->room, ch->room_len);
+		memcpy(name + n, channel_room(ch).p, ch->room_len);
 	one->len = 0;
 	if (json_put_string(one, (struct slice){name, n + ch->room_len}) == -1)
 		return -1;

@@ -312,7 +312,7 @@ bool input_publish(struct worker *w, struct conn *c, uint8_t opcode, struct slic
 	/* Who comes while others wait for the uplink waits behind them. */
 	if (!is_resumed && w->starving_head != CONN_NONE)
 		return false;
-	r = publish_message(w, ns_of(w, c), (struct slice){ch->room, ch->room_len}, opcode, payload,
+	r = publish_message(w, ns_of(w, c), channel_room(ch), opcode, payload,
 			    CFG_SRC_CLIENT, conn_tag(c));
 	if (r == PUBLISH_OK && c->in_flight < UINT16_MAX)
 		c->in_flight++;

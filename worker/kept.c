@@ -40,7 +40,7 @@ static struct slice room_of(const struct worker *w, const struct conn *c)
 			       ? (struct slice){0}
 			       : (struct slice){c->ext->admission->h.room, c->ext->admission->h.room_len};
 	ch = channel_at(&w->channels, c->channel);
-	return (struct slice){ch->room, ch->room_len};
+	return channel_room(ch);
 }
 
 static struct slice user_of_conn(const struct worker *w, const struct conn *c)

@@ -12,7 +12,7 @@ static const struct cfg_namespace *ns_of(const struct worker *w, const struct co
 static struct bucket *user_bucket(const struct worker *w, const struct cfg_namespace *ns,
 				  const struct session *s)
 {
-	return ns->user_rate == 0 || s->user == USER_NONE ? NULL : &user_at(w, s->user)->rate;
+	return ns->user_rate == 0 || s->user == USER_NONE ? NULL : &user_at(w, s->user)->more->rate;
 }
 
 bool rate_take(struct worker *w, struct conn *c)

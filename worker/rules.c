@@ -72,7 +72,7 @@ static void values(const struct worker *w, const struct conn *c, const struct te
 	if (c->channel != CHANNEL_NONE) {
 		const struct channel *ch = channel_at(&w->channels, c->channel);
 
-		out->room = (struct slice){ch->room, ch->room_len};
+		out->room = channel_room(ch);
 	}
 	identity_values(w, c, out);
 	/* Each costs more than all the rest. */
@@ -176,7 +176,7 @@ static void set_throttle(const struct worker *w, const struct conn *c, const str
 	struct slice who = {0}, said = {read->text.p, read->rule->n_coerce > 0 ? read->text.len : 0};
 	uint16_t ns = ns_of(w, c)->id;
 	char id[CONN_ID_SIZE];
-	uint64_t key = rec_channel_hash(w->globals->hash_key, ns, (struct slice){ch->room, ch->room_len});
+	uint64_t key = rec_channel_hash(w->globals->hash_key, ns, channel_room(ch));
 
 	if (s != NULL)
 		who = session_user(w, s);
@@ -220,8 +220,8 @@ static enum ws_take publish_frame(struct worker *w, struct conn *c, const struct
 	}
 	if (rule->throttle != 0)
 		set_throttle(w, c, read, &extra);
-	if (publish_with(w, ns_of(w, c), (struct slice){ch->room, ch->room_len}, WS_TEXT, payload,
-			 CFG_SRC_CLIENT, is_tracked ? conn_tag(c) : 0, &extra) == PUBLISH_BUSY)
+	if (publish_with(w, ns_of(w, c), channel_room(ch), WS_TEXT, payload, CFG_SRC_CLIENT,
+			 is_tracked ? conn_tag(c) : 0, &extra) == PUBLISH_BUSY)
 		return rule->is_low ? shed(w, c) : WS_HOLD;
 	if (is_tracked && c->in_flight < UINT16_MAX)
 		c->in_flight++;

@@ -75,7 +75,7 @@ static struct user *find_hashed(const struct user_table *t, uint16_t ns, uint64_
 	for (; n != NULL; n = hash_next(n)) {
 		struct user *u = CONTAINER_OF(n, struct user, node);
 
-		if (u->ns == ns && u->id_len == id.len && memcmp(u->id, id.p, id.len) == 0)
+		if (u->ns == ns && u->id_len == id.len && memcmp(user_text(u).p, id.p, id.len) == 0)
 			return u;
 	}
 	return NULL;
@@ -93,31 +93,51 @@ uint32_t user_find(const struct worker *w, uint16_t ns_index, struct slice id)
 	return u == NULL ? USER_NONE : u->index;
 }
 
+/* 0, or -1: no memory; then nothing has to be freed. */
+static int set_id(struct user *u, struct slice id)
+{
+	if (id.len > USER_ID_SHORT) {
+		u->id.out = malloc(id.len);
+		if (u->id.out == NULL)
+			return -1;
+		memcpy(u->id.out, id.p, id.len);
+	} else {
+		memcpy(u->id.in, id.p, id.len);
+	}
+	u->id_len = (uint8_t)id.len;
+	return 0;
+}
+
+static void release(struct user_table *t, struct user *u)
+{
+	uint32_t index = u->index;
+
+	if (u->cap > 0)
+		free(u->sockets.many);
+	if (u->id_len > USER_ID_SHORT)
+		free(u->id.out);
+	free(u->more);
+	*u = (struct user){.index = t->free};
+	t->free = index;
+}
+
 static struct user *create(struct worker *w, uint16_t ns, struct slice id)
 {
 	struct user_table *t = w->users;
 	struct user *u;
 	uint32_t index;
-	char *name;
 
 	if (id.len > IDENTITY_USER_MAX || (t->free == USER_NONE && add_segment(t) == -1))
 		return NULL;
-	name = malloc(id.len);
-	if (name == NULL)
-		return NULL;
-	memcpy(name, id.p, id.len);
 	index = t->free;
 	u = user_at(w, index);
 	t->free = u->index;
-	*u = (struct user){.node = {.hash = hash_of(w, ns, id)},
-			   .index = index,
-			   .ns = ns,
-			   .id_len = (uint8_t)id.len,
-			   .id = name};
-	if (hash_put(&t->users, &u->node) == -1) {
-		free(name);
-		*u = (struct user){.index = t->free};
-		t->free = index;
+	*u = (struct user){.node = {.hash = hash_of(w, ns, id)}, .index = index, .ns = ns};
+	if (w->config->namespaces[ns].user_rate != 0)
+		u->more = calloc(1, sizeof(*u->more));
+	if ((w->config->namespaces[ns].user_rate != 0 && u->more == NULL) || set_id(u, id) == -1 ||
+	    hash_put(&t->users, &u->node) == -1) {
+		release(t, u);
 		return NULL;
 	}
 	return u;
@@ -125,16 +145,9 @@ static struct user *create(struct worker *w, uint16_t ns, struct slice id)
 
 static void destroy(struct worker *w, struct user *u)
 {
-	struct user_table *t = w->users;
-	uint32_t index = u->index;
-
 	user_groups_leave(w, u);
-	hash_remove(&t->users, &u->node);
-	if (u->cap > 0)
-		free(u->sockets.many);
-	free(u->id);
-	*u = (struct user){.index = t->free};
-	t->free = index;
+	hash_remove(&w->users->users, &u->node);
+	release(w->users, u);
 }
 
 /* Room for one more socket. */
@@ -230,9 +243,9 @@ static void tell_presence(struct worker *w, const struct conn *c, const struct u
 	if (has_presence(w, u)) {
 		const struct channel *ch = channel_at(&w->channels, c->channel);
 
-		room = (struct slice){ch->room, ch->room_len};
+		room = channel_room(ch);
 	}
-	publish_control_payload(w, &h, room, (struct slice){u->id, u->id_len});
+	publish_control_payload(w, &h, room, user_text(u));
 }
 
 /* ---------------------------------------------------------------- the namespace's own channel */
@@ -381,7 +394,7 @@ uint64_t user_cluster_hash(const struct worker *w, const struct user *u)
 {
 	const char *name = w->config->namespaces[u->ns].name;
 
-	return rec_cluster_hash((struct slice){name, strlen(name)}, (struct slice){u->id, u->id_len});
+	return rec_cluster_hash((struct slice){name, strlen(name)}, user_text(u));
 }
 
 struct matching {
@@ -435,7 +448,7 @@ bool user_is_target(const struct worker *w, const struct conn *c, struct slice t
 
 		if (e->kind == REC_TARGET_USER)
 			is_target = e->hash == u->node.hash && id.len == u->id_len &&
-				    memcmp(id.p, u->id, id.len) == 0;
+				    memcmp(id.p, user_text(u).p, id.len) == 0;
 		else if (e->kind == REC_TARGET_GROUP)
 			is_target = user_in_group(u, e->hash, id);
 	}

@@ -47,6 +47,15 @@ struct user_member {
 	bool is_named;  /* scratch of user_groups_replace() */
 };
 
+/* What few users have: groups, and a rate where the namespace has one. */
+struct user_more {
+	struct bucket rate; /* of all his sockets here (user_rate) */
+	uint16_t n, cap;
+	struct user_member groups[]; /* by the hash of their names */
+};
+
+#define USER_ID_SHORT 16u /* bytes of an id that need no block of their own */
+
 struct user {
 	struct hash_node node; /* rec_user_hash() */
 	uint64_t stamp; /* position of the last record that he was matched with: once, however often he is
@@ -55,15 +64,18 @@ struct user {
 		uint32_t one;   /* cap == 0 */
 		uint32_t *many; /* cap > 0 */
 	} sockets;
+	struct user_more *more; /* NULL: no groups, no rate */
 	uint32_t n, cap;
 	uint32_t index; /* his own; in a free one the next free */
 	uint16_t ns;    /* index in config->namespaces */
-	uint16_t n_groups, cap_groups;
 	uint8_t id_len;
-	char *id;                   /* id_len bytes */
-	struct user_member *groups; /* by the hash of their names */
-	struct bucket rate;         /* of all his sockets here (user_rate) */
+	union {
+		char in[USER_ID_SHORT]; /* id_len <= USER_ID_SHORT */
+		char *out;
+	} id;
 };
+
+_Static_assert(sizeof(struct user) == 72, "user: one for each who is online here");
 
 struct user_table; /* user_int.h */
 
@@ -101,7 +113,11 @@ void user_refresh(struct worker *w, struct conn *c, const struct identity *who);
 /* His id, canonical. */
 static inline struct slice user_text(const struct user *u)
 {
-	return (struct slice){u->id, u->id_len};
+	return (struct slice){u->id_len <= USER_ID_SHORT ? u->id.in : u->id.out, u->id_len};
+}
+static inline uint16_t user_n_groups(const struct user *u)
+{
+	return u->more == NULL ? 0 : u->more->n;
 }
 
 /* The user, or USER_NONE. */

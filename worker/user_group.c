@@ -79,12 +79,12 @@ static int group_reserve(struct user_group *g)
 /* His first membership in a group of this hash or a larger one. */
 static uint16_t lower_bound(const struct user *u, uint64_t hash)
 {
-	uint16_t from = 0, to = u->n_groups;
+	uint16_t from = 0, to = user_n_groups(u);
 
 	while (from < to) {
 		uint16_t mid = (uint16_t)((from + to) / 2);
 
-		if (u->groups[mid].group->hash < hash)
+		if (u->more->groups[mid].group->hash < hash)
 			from = (uint16_t)(mid + 1);
 		else
 			to = mid;
@@ -94,9 +94,10 @@ static uint16_t lower_bound(const struct user *u, uint64_t hash)
 
 static struct user_member *member_of(const struct user *u, uint64_t hash, struct slice name)
 {
-	for (uint16_t i = lower_bound(u, hash); i < u->n_groups && u->groups[i].group->hash == hash; i++) {
-		if (is_named(u->groups[i].group, hash, name))
-			return &u->groups[i];
+	for (uint16_t i = lower_bound(u, hash);
+	     i < user_n_groups(u) && u->more->groups[i].group->hash == hash; i++) {
+		if (is_named(u->more->groups[i].group, hash, name))
+			return &u->more->groups[i];
 	}
 	return NULL;
 }
@@ -108,16 +109,19 @@ bool user_in_group(const struct user *u, uint64_t hash, struct slice name)
 
 static int reserve_member(struct user *u)
 {
-	uint32_t cap = u->cap_groups == 0 ? GROUPS_MIN : u->cap_groups * 2u;
-	struct user_member *groups;
+	struct user_more *more = u->more;
+	uint32_t cap = more == NULL ? 0 : more->cap;
 
-	if (u->n_groups < u->cap_groups)
+	if (user_n_groups(u) < cap)
 		return 0;
-	groups = realloc(u->groups, cap * sizeof(*groups));
-	if (groups == NULL)
+	cap = cap == 0 ? GROUPS_MIN : cap * 2;
+	more = realloc(more, sizeof(*more) + cap * sizeof(more->groups[0]));
+	if (more == NULL)
 		return -1;
-	u->groups = groups;
-	u->cap_groups = (uint16_t)cap;
+	if (u->more == NULL)
+		*more = (struct user_more){0};
+	more->cap = (uint16_t)cap;
+	u->more = more;
 	return 0;
 }
 
@@ -128,7 +132,7 @@ static int enter(struct worker *w, struct user *u, uint64_t hash, struct slice n
 	struct user_group *g = user_group_find(t, u->ns, hash, name);
 	uint16_t at = lower_bound(u, hash);
 
-	if (name.len > IDENTITY_USER_MAX || u->n_groups == USER_GROUPS_MAX || reserve_member(u) == -1)
+	if (name.len > IDENTITY_USER_MAX || user_n_groups(u) == USER_GROUPS_MAX || reserve_member(u) == -1)
 		return -1;
 	if (g == NULL)
 		g = group_create(t, u->ns, hash, name);
@@ -138,9 +142,10 @@ static int enter(struct worker *w, struct user *u, uint64_t hash, struct slice n
 		group_trim(t, g);
 		return -1;
 	}
-	memmove(&u->groups[at + 1], &u->groups[at], (size_t)(u->n_groups - at) * sizeof(*u->groups));
-	u->groups[at] = (struct user_member){.group = g, .place = g->n, .is_named = true};
-	u->n_groups++;
+	memmove(&u->more->groups[at + 1], &u->more->groups[at],
+		(size_t)(u->more->n - at) * sizeof(*u->more->groups));
+	u->more->groups[at] = (struct user_member){.group = g, .place = g->n, .is_named = true};
+	u->more->n++;
 	g->users[g->n++] = u;
 	return 0;
 }
@@ -149,28 +154,28 @@ static void leave(struct worker *w, struct user *u, struct user_member *m)
 {
 	struct user_group *g = m->group;
 	struct user *last = g->users[--g->n];
-	size_t behind = (size_t)(&u->groups[u->n_groups] - (m + 1));
+	size_t behind = (size_t)(&u->more->groups[u->more->n] - (m + 1));
 
 	if (last != u) {
 		g->users[m->place] = last;
 		member_of(last, g->hash, (struct slice){g->name, g->len})->place = m->place;
 	}
 	memmove(m, m + 1, behind * sizeof(*m));
-	u->n_groups--;
+	u->more->n--;
 	group_trim(w->users, g);
 }
 
 static void unname_all(struct user *u)
 {
-	for (uint16_t i = 0; i < u->n_groups; i++)
-		u->groups[i].is_named = false;
+	for (uint16_t i = 0; i < user_n_groups(u); i++)
+		u->more->groups[i].is_named = false;
 }
 
 static void leave_unnamed(struct worker *w, struct user *u)
 {
-	for (uint16_t i = u->n_groups; i-- > 0;) {
-		if (!u->groups[i].is_named)
-			leave(w, u, &u->groups[i]);
+	for (uint16_t i = user_n_groups(u); i-- > 0;) {
+		if (!u->more->groups[i].is_named)
+			leave(w, u, &u->more->groups[i]);
 	}
 }
 
@@ -178,9 +183,6 @@ void user_groups_leave(struct worker *w, struct user *u)
 {
 	unname_all(u);
 	leave_unnamed(w, u);
-	free(u->groups);
-	u->groups = NULL;
-	u->cap_groups = 0;
 }
 
 int user_groups_replace(struct worker *w, struct user *u, const struct slice *names, unsigned n)

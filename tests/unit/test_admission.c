@@ -58,7 +58,7 @@ static void is_room(struct rig_client *c, const char *room)
 	const struct channel *ch = channel_at(&r.w->channels, rig_conn(&r, c)->channel);
 
 	assert_int_equal(ch->room_len, strlen(room));
-	assert_memory_equal(ch->room, room, ch->room_len);
+	assert_memory_equal(channel_room(ch).p, room, ch->room_len);
 }
 
 /* The request is answered with this status, an empty body and the end. */

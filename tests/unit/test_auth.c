@@ -228,9 +228,9 @@ static const struct user *user(struct rig_client *c)
 
 static void is_group(struct rig_client *c, const char *want)
 {
-	assert_int_equal(user(c)->n_groups, 1);
-	assert_int_equal(user(c)->groups[0].group->len, strlen(want));
-	assert_memory_equal(user(c)->groups[0].group->name, want, strlen(want));
+	assert_int_equal(user_n_groups(user(c)), 1);
+	assert_int_equal(user(c)->more->groups[0].group->len, strlen(want));
+	assert_memory_equal(user(c)->more->groups[0].group->name, want, strlen(want));
 }
 
 /* Let the worker's clock pass. */
@@ -273,7 +273,7 @@ static void the_request_tells_all(void **state)
 	       "{\"allow\":true,\"user\":7,\"groups\":[\"g\"],\"frames\":[\"not for this namespace\"]}");
 	is_open(&c);
 	assert_int_equal(session_user(r.w, session_of(r.w, rig_conn(&r, &c))).len, 1);
-	assert_int_equal(user(&c)->n_groups, 1);
+	assert_int_equal(user_n_groups(user(&c)), 1);
 	assert_int_equal(rig_rest(&c), 0);
 	assert_null(session_of(r.w, rig_conn(&r, &c))->more); /* the cookie is not kept */
 	assert_int_equal(RIG_COUNT(&r, hook_requests), 1);
@@ -767,7 +767,7 @@ static void asked_again(void **state)
 	assert_non_null(strstr(a.body, "sid=1"));
 	answer(&a, 200, "{\"allow\":true,\"user\":\"u\",\"groups\":[\"h\",\"i\"]}");
 	close(a.fd);
-	assert_int_equal(user(&c)->n_groups, 2);
+	assert_int_equal(user_n_groups(user(&c)), 2);
 	pass(11200);
 	take(&a); /* it can't say: who is in stays in */
 	answer(&a, 500, "");

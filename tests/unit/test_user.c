@@ -237,7 +237,7 @@ static void the_newest_authorization_says_which_groups(void **state)
 	rig_start(&r);
 	rig_connect_as(&r, &a, "/ws/x", 0, "7", LIST("red", "green"));
 	rig_connect_as(&r, &c, "/ws/x", 0, "8", LIST("green", "red", "red"));
-	assert_int_equal(find(RIG_DEMO, "8")->n_groups, 2);
+	assert_int_equal(user_n_groups(find(RIG_DEMO, "8")), 2);
 	assert_true(is_in(RIG_DEMO, "7", "red"));
 	rig_check(&r);
 	rig_connect_as(&r, &b, "/ws/y", 0, "7", LIST("blue", "green"));
@@ -252,7 +252,7 @@ static void the_newest_authorization_says_which_groups(void **state)
 	user_refresh(r.w, rig_conn(&r, &a),
 		     &(struct identity){.groups = (struct slice[]){SLICE("red")}, .n_groups = 1});
 	assert_true(is_in(RIG_DEMO, "7", "red"));
-	assert_int_equal(find(RIG_DEMO, "7")->n_groups, 1);
+	assert_int_equal(user_n_groups(find(RIG_DEMO, "7")), 1);
 	rig_check(&r);
 	rig_hang_up(&a);
 	rig_hang_up(&c);

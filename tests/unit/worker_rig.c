@@ -956,17 +956,17 @@ static void check_users(const struct rig *r)
 		assert_int_equal(u->ns, c->ns);
 		assert_true(s->place < u->n);
 		assert_int_equal(user_sockets(u)[s->place], c->index);
-		assert_int_equal(user_find(w, c->ns, (struct slice){u->id, u->id_len}), s->user);
+		assert_int_equal(user_find(w, c->ns, user_text(u)), s->user);
 		if (s->place > 0)
 			continue;
 		users++;
-		for (uint16_t g = 0; g < u->n_groups; g++) {
-			const struct user_group *group = u->groups[g].group;
+		for (uint16_t g = 0; g < user_n_groups(u); g++) {
+			const struct user_group *group = u->more->groups[g].group;
 
 			members++;
-			assert_true(g == 0 || u->groups[g - 1].group->hash <= group->hash);
+			assert_true(g == 0 || u->more->groups[g - 1].group->hash <= group->hash);
 			assert_int_equal(group->ns, u->ns);
-			assert_ptr_equal(group->users[u->groups[g].place], u);
+			assert_ptr_equal(group->users[u->more->groups[g].place], u);
 			assert_ptr_equal(user_group_find(w->users, u->ns, group->hash,
 							 (struct slice){group->name, group->len}),
 					 group);
