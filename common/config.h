@@ -233,7 +233,9 @@ struct config {
 	struct {
 		uint32_t drain_time;
 		uint16_t close_code;
+		uint32_t accept_rate; /* of all workers together; 0 = no limit */
 	} stop;
+	uint64_t memory_limit; /* 0 = none */
 	struct cfg_network *trusted_proxies;
 	size_t n_trusted_proxies;
 	bool trusts_unix; /* "unix:" is one of them: clients of unix sockets are proxies */

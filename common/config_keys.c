@@ -54,8 +54,9 @@ const struct config_key config_keys[] = {
 	 .help = "where log lines are appended; empty: standard error"},
 	{"", "log_level", CKEY_ENUM, .choices = "error|warn|info|debug", .max = 3, .def = "info",
 	 CONF(log_level), RELOAD, .help = "the least important lines that are written"},
-	{"", "memory_limit", CKEY_SIZE, LATER, UNCHECKED, .def = "0",
-	 .help = "memory of all processes together"},
+	{"", "memory_limit", CKEY_SIZE, RANGE(16 * MI, 1024 * GI), OR_ZERO("no limit"), .def = "0", CONF(memory_limit),
+	 RELOAD,
+	 .help = "memory of all processes together, with the whole ring; near it new connections get 503"},
 	{"", "trusted_proxies", CKEY_LIST, .def = "{}", RELOAD,
 	 .help = "addresses and networks (10.0.0.0/8, ::1) whose X-Forwarded-For is believed; \"unix:\": "
 		 "that of "
@@ -188,8 +189,9 @@ const struct config_key config_keys[] = {
 	 CONF(stop.drain_time), RELOAD, .help = "over which the Close frames are spread at TERM"},
 	{"stop", "close_code", CKEY_UINT, RANGE(1001, 4999), .def = "1001", CONF(stop.close_code), RELOAD,
 	 .help = "what clients are closed with at TERM: 1001, 1012, 1013 or 3000 to 4999"},
-	{"stop", "accept_rate", CKEY_UINT, LATER, UNCHECKED, .def = "0",
-	 .help = "accepts a second after a start"},
+	{"stop", "accept_rate", CKEY_UINT, RANGE(1, 1000000), OR_ZERO("no limit"), .def = "0", CONF(stop.accept_rate),
+	 RELOAD,
+	 .help = "connections a second that are accepted, shared out among the workers; the rest waits in the queue"},
 	{"reload", "handoff_time", CKEY_DURATION, PARAM, UNCHECKED, .def = "5s",
 	 .help = "for moving connections"},
 	{"reload", "upgrade_timeout", CKEY_DURATION, PARAM, UNCHECKED, .def = "5s",

@@ -514,6 +514,16 @@ static void check_close_code(struct scan_doc *doc, const struct config *c)
 			      "must be 1001, 1012, 1013 or 3000 to 4999");
 }
 
+/* Room for the processes themselves beside the ring: else nobody would ever come in. */
+static void check_memory(struct scan_doc *doc, const struct config *c)
+{
+	uint64_t least = c->ring.size + c->workers * (8ull << 20) + (16ull << 20);
+
+	if (c->memory_limit != 0 && c->memory_limit < least)
+		build_problem(doc, doc->sections[0], "memory_limit", "must leave 16m and 8m a worker beside ring.size: at least %llum",
+			      (unsigned long long)((least + (1 << 20) - 1) >> 20));
+}
+
 /* A burst of 0 stands for the rate, so that whoever uses it need not know. */
 static void build_rates(struct config *c)
 {
@@ -533,6 +543,7 @@ static void check_all(struct scan_doc *doc, const struct cli *cli, struct config
 			     &c->limits.max_publication);
 	check_user(doc, c);
 	check_close_code(doc, c);
+	check_memory(doc, c);
 	check_listeners(doc, cli, c);
 }
 

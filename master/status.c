@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/resident.h"
 
 #define RING_FULL_LOG_MS 10000u
 #define MEMORY_MS        1000u /* between two looks at what is allocated */
@@ -101,6 +102,8 @@ void status_tick(struct master *m)
 		SET(worker[r->index].gate, u64_max(slot_cursor(r->slot), r->skip_to));
 	}
 	count_memory(m);
+	if (m->generation->config->memory_limit != 0)
+		count_set(&m->count->memory, resident_private());
 	if (m->seq.retained != NULL) {
 		retained_get_stats(m->seq.retained, &kept);
 		count_set(&m->count->retained_evicted, kept.evicted);

@@ -57,6 +57,7 @@ typedef _Atomic uint64_t counter; /* the one typedef: it names a meaning, hides 
 #define COUNTERS_GAUGE(X)                                                                                           \
 	X(connections, "established WebSocket connections")                                                         \
 	X(handshaking, "connections before their 101")                                                              \
+	X(memory, "bytes of memory of its own, while there is a memory_limit")                                      \
 	X(slow_bytes, "bytes held for half-sent frames")                                                            \
 	X(jemalloc_allocated, "bytes allocated, as jemalloc says")
 
@@ -82,7 +83,7 @@ typedef _Atomic uint64_t counter; /* the one typedef: it names a meaning, hides 
 #define COUNTERS_REFUSED(X)                                                                                         \
 	X(bad_request) X(no_namespace) X(not_get) X(timeout) X(url_too_long) X(no_upgrade) X(bad_version)            \
 	X(head_too_large) X(origin) X(full) X(rate) X(aborted)                                                      \
-	X(auth) X(user) X(hook) X(per_user) X(per_address) X(proxy)
+	X(auth) X(user) X(hook) X(per_user) X(per_address) X(proxy) X(memory)
 
 #define COUNTERS_CLOSED(X)                                                                                          \
 	X(1000) X(1001) X(1002) X(1003) X(1005) X(1006) X(1007) X(1008) X(1009) X(1011) X(1012) X(1013) X(other)

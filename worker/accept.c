@@ -8,12 +8,14 @@
 
 #include "common/log.h"
 #include "worker/handshake.h"
+#include "worker/memory.h"
 #include "worker/worker.h"
 
 #define ACCEPT_BATCH 64 /* of one listener and loop turn: the others' clients wait for it */
 #define LEAVE_MAX                                                                                            \
 	8192 /* queued connections that are answered before a listener is left, however many still come */
 #define COME_BACK_GAP 16  /* free places before a full worker listens again: no flapping at the limit */
+#define PACE_MS       20  /* accept_rate: for how long credit is saved, and how long to wait without */
 #define REST_MS       500 /* pause when the system has no descriptor or memory for another connection */
 
 /* The kernel's own sizing lets one client that never reads take 4 MB. It doubles what it is told. */
@@ -59,12 +61,12 @@ static bool is_over_limit(const struct worker *w)
 	return l->max_connections != 0 && host_connections(w) >= l->max_connections;
 }
 
-static void refuse(struct worker *w, int fd)
+static void refuse(struct worker *w, int fd, enum count_refused reason)
 {
 	char answer[HANDSHAKE_REFUSAL_SIZE];
 	size_t len = handshake_refusal(answer, sizeof(answer), 503);
 
-	count_add(&w->count->refused[COUNT_REFUSED_full], 1);
+	count_add(&w->count->refused[reason], 1);
 	if (send(fd, answer, len, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)len)
 		(void)shutdown(fd, SHUT_WR);
 	(void)recv(fd, answer, sizeof(answer), MSG_DONTWAIT);
@@ -86,15 +88,50 @@ static void rest(struct worker *w, int error)
 		ev_io_stop(w->loop, &w->acceptors[i].io);
 }
 
+static void start_watching(struct worker *w)
+{
+	for (size_t i = 0; i < w->n_acceptors; i++) {
+		if (!w->acceptors[i].is_left)
+			ev_io_start(w->loop, &w->acceptors[i].io);
+	}
+}
+
+/* stop.accept_rate: this worker's share of it, as a bucket of PACE_MS (at least one connection). What is
+ * beyond stays queued, and the listeners are looked at again a little later. */
+static bool has_credit(struct worker *w)
+{
+	uint64_t rate = w->config->stop.accept_rate, share = u64_max(rate / w->config->workers, 1);
+	uint64_t most = u64_max(share * PACE_MS, 1000);
+
+	if (rate == 0)
+		return true;
+	w->accept_credit = u64_min(w->accept_credit + (w->now_ms - w->accept_credit_ms) * share, most);
+	w->accept_credit_ms = w->now_ms;
+	if (w->accept_credit >= 1000)
+		return true;
+	for (size_t i = 0; i < w->n_acceptors; i++)
+		ev_io_stop(w->loop, &w->acceptors[i].io);
+	ev_timer_set(&w->accept_timer, (double)u64_max(1000 / share, PACE_MS / 2) / 1e3, 0.);
+	ev_timer_start(w->loop, &w->accept_timer);
+	return false;
+}
+
+static void on_paced(struct ev_loop *loop, ev_timer *timer, int events)
+{
+	struct worker *w = timer->data;
+
+	(void)loop;
+	(void)events;
+	if (w->accept_rest_ms == 0)
+		start_watching(w);
+}
+
 void accept_tick(struct worker *w)
 {
 	if (w->accept_rest_ms == 0 || w->now_ms < w->accept_rest_ms)
 		return;
 	w->accept_rest_ms = 0;
-	for (size_t i = 0; i < w->n_acceptors; i++) {
-		if (!w->acceptors[i].is_left)
-			ev_io_start(w->loop, &w->acceptors[i].io);
-	}
+	start_watching(w);
 }
 
 static void open_conn(struct worker *w, const struct acceptor *a, int fd)
@@ -123,7 +160,9 @@ static bool accept_one(struct worker *w, struct acceptor *a)
 	if (a->is_unix)
 		set_send_buffer(w, fd); /* unix sockets inherit nothing */
 	if (is_full(w) || is_over_limit(w))
-		refuse(w, fd);
+		refuse(w, fd, COUNT_REFUSED_full);
+	else if (memory_is_short(w))
+		refuse(w, fd, COUNT_REFUSED_memory);
 	else
 		open_conn(w, a, fd);
 	return true;
@@ -136,9 +175,11 @@ static void on_acceptable(struct ev_loop *loop, ev_io *io, int events)
 
 	(void)loop;
 	(void)events;
-	for (int i = 0; i < ACCEPT_BATCH && !is_full(w); i++) {
+	for (int i = 0; i < ACCEPT_BATCH && !is_full(w) && has_credit(w); i++) {
 		if (!accept_one(w, a))
 			break;
+		if (w->accept_credit >= 1000)
+			w->accept_credit -= 1000;
 	}
 	accept_update(w);
 }
@@ -199,6 +240,9 @@ int accept_start(struct worker *w)
 	if (w->acceptors == NULL)
 		return -1;
 	w->n_acceptors = w->config->n_listens;
+	w->accept_credit_ms = w->now_ms;
+	ev_timer_init(&w->accept_timer, on_paced, 0., 0.);
+	w->accept_timer.data = w;
 	for (size_t i = 0; i < w->n_acceptors; i++) {
 		struct acceptor *a = &w->acceptors[i];
 
@@ -219,6 +263,7 @@ void accept_stop(struct worker *w)
 {
 	for (size_t i = 0; i < w->n_acceptors; i++)
 		ev_io_stop(w->loop, &w->acceptors[i].io);
+	ev_timer_stop(w->loop, &w->accept_timer);
 	free(w->acceptors);
 	w->acceptors = NULL;
 	w->n_acceptors = 0;

@@ -18,6 +18,7 @@
 #include "worker/auth.h"
 #include "worker/input.h"
 #include "worker/limits.h"
+#include "worker/memory.h"
 #include "worker/rules.h"
 
 #define TICK_BUSY_S 0.1  /* while deadlines, slow clients or a drain want looking after */
@@ -143,6 +144,7 @@ void worker_tick(struct worker *w)
 	input_sweep(w);
 	ask_tick(w);
 	log_tick();
+	memory_tick(w);
 	fanout_publish_cursor(w);
 	if (w->starving_head != CONN_NONE || w->control_overflow.len > 0 || ask_is_waiting(w))
 		publish_resume(w);

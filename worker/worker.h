@@ -84,6 +84,12 @@ struct worker {
 	uint64_t accept_rest_ms; /* the system had no descriptor left: listeners are looked at again then; 0 =
 				    no rest */
 
+	/* accept_rate: what this worker may still accept, in thousandths, and when that was. memory_limit: when the
+	 * own size was looked at, and what came of it. */
+	uint64_t accept_credit, accept_credit_ms, resident_ms, purged_ms;
+	bool is_memory_short;
+	ev_timer accept_timer; /* out of credit */
+
 	struct conn_table conns;
 	struct channel_table channels;
 	struct session_table sessions;

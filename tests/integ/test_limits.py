@@ -3,10 +3,12 @@ import os
 import signal
 import socket
 import struct
+import subprocess
+import time
 
 import pytest
 
-from server import DEADLINE, SCALE, raw_request, raw_socket, read_answer, upgrade
+from server import BIN, DEADLINE, SCALE, raw_request, raw_socket, read_answer, upgrade
 from waiting import wait_for
 
 NAMESPACES = """
@@ -243,3 +245,59 @@ def test_half_a_proxy_header_runs_out_of_time(proxied):
         sock.settimeout(DEADLINE * SCALE)
         assert sock.recv(100) == b""
     wait_for("its count", lambda: refused(proxied, "proxy") == 1)
+
+
+# ---- memory_limit, accept_rate
+
+
+@pytest.mark.limit(120)
+def test_memory_limit_refuses_newcomers_and_lets_them_in_again(ringcast, connect):
+    """Unfinished messages fill the memory; nobody who is in notices; when they are gone the door opens."""
+    server = ringcast('memory_limit = 32m\nring { size = 4m }\nlimits { max_message = 1m }\n'
+                      'namespace "demo" { path = "/ws/{room}"  publish = { "client" }  origins = { "*" } }\n', workers=1)
+    inside = connect(server.url("/ws/a"))
+    hogs = []
+    is_refused = lambda: server.metric("ringcast_handshakes_refused_total", reason="memory") or 0
+    while len(hogs) < 64 and not is_refused():
+        with raw_socket(server) as probe:
+            probe.sendall(upgrade())
+            if probe.recv(1024).startswith(b"HTTP/1.1 503"):
+                break
+        sock = raw_socket(server)
+        sock.sendall(upgrade())
+        assert sock.recv(1024)
+        sock.sendall(b"\x01\xff" + (1 << 20).to_bytes(8, "big") + b"\0\0\0\0" + b"x" * ((1 << 20) - 1))
+        hogs.append(sock)
+    assert is_refused() >= 1 and hogs
+    inside.send("still here")
+    assert inside.recv() == "still here"
+    for sock in hogs:
+        sock.close()
+
+    def is_open():
+        with raw_socket(server) as sock:
+            sock.sendall(upgrade())
+            return sock.recv(1024).startswith(b"HTTP/1.1 101")
+    wait_for("the memory is free again", is_open, 60)
+
+
+def test_memory_limit_below_the_ring_is_a_mistake(tmp_path):
+    path = tmp_path / "c"
+    path.write_text("workers = 2\nmemory_limit = 64m\n")
+    run = subprocess.run([BIN, "-t", "-c", str(path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30)
+    assert run.returncode == 1 and b"memory_limit: must leave" in run.stdout
+
+
+def test_accept_rate_paces_and_loses_nobody(ringcast):
+    """40 at once at 20 a second: nobody is refused, and the last one has waited."""
+    server = ringcast("stop { accept_rate = 20 }\n", workers=1)
+    begin = time.monotonic()
+    socks = []
+    for _ in range(40):
+        sock = raw_socket(server)
+        sock.sendall(upgrade())
+        socks.append(sock)
+    for sock in socks:
+        assert sock.recv(1024).startswith(b"HTTP/1.1 101")
+        sock.close()
+    assert time.monotonic() - begin >= 38 / 20

@@ -187,7 +187,7 @@ def test_a_clean_stop_leaves_nothing(ringcast, redis_server, connect):
     for server in (one, two):
         connect(server.url("/ws/a?user_id=%d" % server.port))
     wait_sees(one, "room:a", {str(one.port): 1, str(two.port): 1})
-    assert len(own_keys(redis_server)) == 7  # nodes, and of each: node, users, presence
+    wait_for("nodes, and of each: node, users, presence", lambda: len(own_keys(redis_server)) == 7)
     two.stop()
     wait_sees(one, "room:a", {str(one.port): 1}, 2)  # at once, not after the lease
     one.stop()

@@ -559,7 +559,7 @@ static bool is_number(const struct config_key *k)
 static bool is_entangled(const struct config_key *k)
 {
 	static const char *const names[] = {"uplink_size", "backoff_min", "backoff_max", "close_code",
-					     "offline_max"};
+					     "offline_max", "memory_limit"};
 
 	for (size_t i = 0; i < ARRAY_LEN(names); i++)
 		if (strcmp(k->name, names[i]) == 0)

@@ -434,6 +434,7 @@ static void max_connections_counts_all_workers(void **state)
 	rig_init(&r);
 	r.config.limits.max_connections = 10;
 	rig_start(&r);
+	atomic_store(&r.globals->n_slots, 2u);
 	atomic_store(&r.globals->worker[1].state, (uint32_t)WORKER_SERVE);
 	count_set(&r.blocks[1]->connections, 8);
 	count_set(&r.blocks[1]->handshaking, 2);
