@@ -251,12 +251,20 @@ static bool read_name(const redisReply *r, uint64_t *node)
 	return true;
 }
 
+static bool is_among(const uint64_t *v, unsigned n, uint64_t x)
+{
+	while (n > 0 && v[n - 1] != x)
+		n--;
+	return n > 0;
+}
+
 unsigned nodes_read(const struct master *m, const redisReply *reply, uint64_t *others)
 {
 	unsigned n = 0;
 
 	for (size_t i = 0; i < reply->elements && n < NODES_MAX; i++) {
-		if (read_name(reply->element[i], &others[n]) && others[n] != m->seq.origin)
+		if (read_name(reply->element[i], &others[n]) && others[n] != m->seq.origin &&
+		    !is_among(others, n, others[n]))
 			n++;
 	}
 	return n;

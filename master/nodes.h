@@ -33,7 +33,7 @@ void nodes_tick(struct master *m, uint64_t now_ms);
  * until the loop goes on. */
 const uint64_t *nodes_others(const struct master *m, unsigned *n, bool *is_known);
 
-/* The others among the members of KEY_NODES (an array): at most NODES_MAX. Returns how many. */
+/* The others among the members of KEY_NODES (an array), each once: at most NODES_MAX. Returns how many. */
 unsigned nodes_read(const struct master *m, const redisReply *reply, uint64_t *others);
 
 /* {"nodes":[...]}, this one first. 0, or -1 (ENOMEM). */
