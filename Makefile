@@ -246,7 +246,7 @@ BENCH_FLOOR := $(wildcard bench/floor*.c) bench/payload.c
 BENCH_RING  := $(wildcard bench/ring*.c)
 # io_uring is an extra of the floor program alone, left out where liburing is not installed.
 BENCH_URING := $(if $(wildcard /usr/include/liburing.h),-luring)
-BENCH_BIN   := $(BUILD)/ringcast-bench $(BUILD)/bench-floor $(if $(wildcard bench/ring.c),$(BUILD)/bench-ring)
+BENCH_BIN   := $(BUILD)/ringcast-bench $(BUILD)/bench-floor $(BUILD)/bench-ring $(BUILD)/bench-intake
 
 $(BUILD)/bench/floor_uring.o: CFLAGS_RC += $(if $(BENCH_URING),-DHAVE_LIBURING)
 $(BUILD)/ringcast-bench: $(BENCH_LOAD:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
@@ -255,12 +255,13 @@ $(BUILD)/bench/load_html.o: bench/report.html
 $(BUILD)/bench-floor: $(BENCH_FLOOR:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
 $(BUILD)/bench-floor: BENCH_LIBS = $(BENCH_URING)
 $(BUILD)/bench-ring: $(BENCH_RING:%.c=$(BUILD)/%.o) $(SRC_SHM:%.c=$(BUILD)/%.o) $(OBJ_COMMON)
+$(BUILD)/bench-intake: $(BUILD)/bench/intake.o $(BUILD)/bench/wsin.o $(OBJ_COMMON)
 $(BENCH_BIN):
 	$(call say,LINK)
 	$(Q)$(CC) $(CFLAGS_RC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--as-needed $(BENCH_LIBS) $(filter-out -ljemalloc,$(LIBS))
 
-.PHONY: bench-programs bench bench-feeds bench-selftest
-bench-programs: $(BENCH_BIN) ## build them: build/ringcast-bench, bench-floor, bench-ring
+.PHONY: bench-programs bench bench-feeds bench-intake bench-selftest
+bench-programs: $(BENCH_BIN) ## build them: build/ringcast-bench, bench-floor, bench-ring, bench-intake
 
 bench-selftest: $(BUILD)/ringcast-bench ## does the load client see planted faults, and report what it saw?
 	@$(PY) bench/selftest.py $(BUILD)
@@ -270,6 +271,11 @@ bench: ## ringcast beside the floor program, nine pairs of everything (40 minute
 	@etc/install-packages.sh build run test bench
 	@$(MAKE) --no-print-directory all bench-programs
 	@$(PY) bench/run.py --build $(BUILD) $(ARGS)
+
+bench-intake: ## what the master takes from Redis, beside a bare hiredis subscriber (3 minutes)
+	@etc/install-packages.sh build run test
+	@$(MAKE) --no-print-directory all bench-programs
+	@$(PY) bench/intake.py --build $(BUILD) $(ARGS)
 
 bench-feeds: ## the feeds beside the original's manager, and one among many (about 12 minutes)
 	@etc/install-packages.sh build run test
