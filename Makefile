@@ -265,6 +265,7 @@ bench-programs: $(BENCH_BIN) ## build them: build/ringcast-bench, bench-floor, b
 
 bench-selftest: $(BUILD)/ringcast-bench ## does the load client see planted faults, and report what it saw?
 	@$(PY) bench/selftest.py $(BUILD)
+	@$(PY) bench/selftest_options.py $(BUILD)
 	@$(PY) bench/selftest_report.py $(BUILD)
 
 bench: ## ringcast beside the floor program, nine pairs of everything (40 minutes; ARGS="--only C1 --pairs 3")

@@ -31,7 +31,8 @@ struct parent {
 	uint64_t deadline_ns;
 	pid_t child[LOAD_PROCS + LOAD_PUBLISHERS];
 	uint32_t n_children;
-	bool failed; /* a child died, or no client got in */
+	uint64_t next_storm_ns; /* 0: none now */
+	bool failed;            /* a child died, or no client got in */
 };
 
 static volatile sig_atomic_t interrupted;
@@ -78,6 +79,24 @@ static void watch_children(struct parent *p)
 	}
 }
 
+/* Begin a storm when one is due and the last one is over: a storm that takes longer than its interval moves
+ * the next one back. Receivers look every millisecond. */
+static void storm(struct parent *p)
+{
+	struct load_shared *sh = p->sh;
+	const uint64_t now = clock_mono_ns();
+	const uint32_t seq = atomic_load_explicit(&sh->storm_seq, memory_order_relaxed);
+
+	if (p->next_storm_ns == 0 || now < p->next_storm_ns)
+		return;
+	if (seq > 0 && atomic_load_explicit(&sh->storm_back, memory_order_relaxed) < p->o->storm)
+		return;
+	atomic_store_explicit(&sh->storm_back, 0, memory_order_relaxed);
+	atomic_store_explicit(&sh->storm_ns, now, memory_order_relaxed);
+	atomic_store_explicit(&sh->storm_seq, seq + 1, memory_order_release); /* pairs with roles_storm() */
+	p->next_storm_ns = now + p->o->storm_ms * 1000000ull;
+}
+
 /* Wait until `done` says so; false when time is over. */
 static bool wait_for(struct parent *p, bool (*done)(const struct parent *), uint64_t until_ns)
 {
@@ -86,6 +105,7 @@ static bool wait_for(struct parent *p, bool (*done)(const struct parent *), uint
 	while (!done(p)) {
 		watch_children(p);
 		load_series_tick(&p->series);
+		storm(p);
 		if (over(p) || clock_mono_ns() >= until_ns)
 			return done(p);
 		nanosleep(&nap, NULL);
@@ -99,7 +119,7 @@ static bool all_open(const struct parent *p)
 
 	for (uint32_t i = 0; i < p->o->procs; i++)
 		n += atomic_load(&p->sh->res[i].opened) + atomic_load(&p->sh->res[i].failed);
-	return n >= p->o->conns + p->o->stall + p->o->pause;
+	return n >= load_lasting(p->o);
 }
 
 static bool nobody_open(const struct parent *p)
@@ -107,7 +127,7 @@ static bool nobody_open(const struct parent *p)
 	for (uint32_t i = 0; i < p->o->procs; i++)
 		if (atomic_load(&p->sh->res[i].opened) > 0)
 			return false;
-	return p->o->conns + p->o->stall + p->o->pause > 0;
+	return load_lasting(p->o) > 0;
 }
 
 static bool all_dialled(const struct parent *p)
@@ -218,10 +238,12 @@ static void phase_publish(struct parent *p)
 	began = clock_mono_ns() + 20000000;
 	atomic_store(&p->sh->start_ns, began);
 	atomic_store(&p->sh->phase, PHASE_PUBLISH);
+	p->next_storm_ns = p->o->storm ? began + p->o->storm_ms * 1000000ull : 0;
 	if (ours)
 		p->m.timed_out |= !wait_for(p, all_sent, p->deadline_ns);
 	else
 		(void)wait_for(p, never, seconds(p->o->duration_s));
+	p->next_storm_ns = 0;
 	enter(p, PHASE_DRAIN);
 	p->m.timed_out |= !wait_for(p, all_drained, seconds(p->o->drain_s));
 	p->m.publish_s = (double)(clock_mono_ns() - began) * 1e-9;

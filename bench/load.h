@@ -15,27 +15,48 @@
 #define BENCH_LOAD_H
 
 #include <stdatomic.h>
-#include <sys/socket.h>
 
 #include "bench/hist.h"
+#include "bench/load_addr.h"
 #include "common/base.h"
 
 #define LOAD_PUBLISHERS 64
-#define LOAD_PROCS      64
-#define LOAD_PER_PROC   19000u /* connections of one receiver: below the 20,000 descriptors usual here */
+#define LOAD_PROCS      128
+#define LOAD_PER_PROC   19000u /* connections of one receiver, unless --procs says otherwise */
+#define LOAD_FDS_OTHER  100u   /* descriptors of a receiver that are no connections, generously */
+#define LOAD_LIST       16     /* values of an option that may be given again and again */
+#define LOAD_WRAP_MAX   64     /* bytes on either side of a wrapped payload */
 #define LOAD_WINDOW     65536u /* messages of one publisher that may be under way; a power of two */
 #define LOAD_KEY        "dGhlIHNhbXBsZSBub25jZQ=="     /* the sample of RFC 6455, so that */
 #define LOAD_ACCEPT     "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" /* ... the answer is known without a hash */
 
 enum load_source { SOURCE_NONE, SOURCE_REDIS, SOURCE_HTTP, SOURCE_WS };
 
+struct load_list {
+	const char *text[LOAD_LIST];
+	uint32_t n;
+};
+
+/* What stands around each payload, for servers that want an envelope. */
+struct load_wrap {
+	const char *head, *tail; /* not terminated */
+	uint32_t head_len, tail_len;
+};
+
 struct load_opts {
-	const char *target, *path, *channel, *header;
+	const char *target, *path, *channel, *subprotocol;
+	struct load_list headers, first_frames, ignore;
 	uint32_t channels;
-	uint32_t conns, stall, pause, pause_ms, churn, churn_ms; /* conns excludes the three others */
+	uint32_t conns; /* steady ones: without all these */
+	uint32_t stall, pause, pause_ms, churn, churn_ms, slow, slow_bytes, storm, storm_ms;
 	uint32_t procs, sources, concurrency, conn_rate, rcvbuf;
+	const char *source_list;
+	struct load_sources from; /* out of the two above */
 	enum load_source source;
-	const char *redis, *http, *api_key;
+	const char *redis, *http, *api_key, *publish_path;
+	const char *wrap_text, *unwrap_text;
+	struct load_wrap wrap, unwrap; /* as sent, and as it must come */
+	bool raw;                      /* HTTP: the body is the message, not the API's JSON */
 	uint32_t publishers;
 	uint32_t size_min, size_max;
 	bool binary;
@@ -46,7 +67,7 @@ struct load_opts {
 	double duration_s, idle_s, drain_s, max_s;
 	uint32_t pid;       /* the server; 0 = not measured */
 	uint32_t redis_pid; /* the Redis it is fed by; 0 = not measured */
-	bool may_close, reconnect, no_check, json;
+	bool may_close, may_skip, reconnect, no_check, json;
 	bool progress, quiet;                    /* the line on stderr: always; never, as little else */
 	const char *hdr, *hgrm, *report, *title; /* files to write; NULL = not */
 	const char *command;                     /* as it was given, without its secrets */
@@ -89,20 +110,25 @@ struct load_result {
 	uint64_t bytes;
 	uint64_t lost, repeated, late, corrupt, misrouted, foreign;
 	uint64_t never_came; /* of `lost`: the tail, still missing at the end */
-	uint64_t skipped;    /* missing in stalled clients; no error */
-	uint64_t stalled_got;
-	uint64_t joins, leaves; /* of churn, and reconnects */
+	uint64_t skipped;    /* missing in stalled clients, and in slow ones that may miss some; no error */
+	uint64_t stalled_got, slow_got;
+	uint64_t ignored;       /* messages that --ignore names */
+	uint64_t joins, leaves; /* of churn and storms, and reconnects */
+	uint64_t storm_refused; /* handshakes of a storm that failed and were tried again */
 	uint64_t recvs;
-	uint64_t ends[END_COUNT], stalled_ends[END_COUNT];
+	uint64_t ends[END_COUNT], stalled_ends[END_COUNT], slow_ends[END_COUNT];
 	uint32_t stalled_open;
-	uint64_t cpu_ns; /* own CPU from PUBLISH to drained */
-	char why[160];   /* the first thing that went wrong */
+	uint64_t cpu_ns, user_ns; /* own CPU from PUBLISH to drained, and its share in user space */
+	uint64_t first_start_ns, last_start_ns; /* of first handshakes; 0: none */
+	char why[160];                          /* the first thing that went wrong */
 	union {
 		struct {
 			struct hist handshake, latency, last;
 		};
 		struct hist hists[LOAD_HISTS];
 	};
+	struct hist behind; /* --conn-rate: how far first attempts were behind their time */
+	struct hist storm;  /* cut to all back, by the receiver whose client came last */
 };
 
 struct load_pub_shared {
@@ -119,6 +145,11 @@ struct load_pub_shared {
 struct load_shared {
 	_Atomic int phase;
 	_Atomic uint64_t start_ns; /* when publishers begin */
+	/* Storms: the parent sets back = 0, then the time, then the number (release); a receiver that reads a
+	 * new number (acquire) cuts and reconnects its share and adds to back (relaxed: only the count
+	 * matters). */
+	_Atomic uint64_t storm_ns;
+	_Atomic uint32_t storm_seq, storm_back;
 	struct load_pub_shared pub[LOAD_PUBLISHERS];
 	struct load_result res[LOAD_PROCS];
 	/* How many of the steady clients have had message g: [publisher][g % LOAD_WINDOW]. */
@@ -137,15 +168,18 @@ static inline uint32_t load_members(const struct load_opts *o, uint32_t channel)
 	return o->conns / o->channels + (channel < o->conns % o->channels);
 }
 
-/* Copy `tmpl` to dst with its first "%d" replaced by n. Returns the length, 0 if it does not fit. */
-size_t load_expand(char *dst, size_t size, const char *tmpl, uint32_t n);
+/* Clients that stay, each with a first handshake to wait for; and all of them. */
+static inline uint32_t load_lasting(const struct load_opts *o)
+{
+	return o->conns + o->stall + o->pause + o->slow + o->storm;
+}
 
-/* A sockaddr for "1.2.3.4:80" or "unix:/path" (no names: nothing here may block). Returns 0 or -1. */
-struct load_addr {
-	struct sockaddr_storage ss;
-	socklen_t len;
-};
-int load_addr_parse(const char *text, struct load_addr *a) MUST_CHECK;
+static inline uint32_t load_total(const struct load_opts *o)
+{
+	return load_lasting(o) + o->churn;
+}
+
+extern const char load_usage[];
 
 /* Fill in options from the command line; prints what is wrong and exits with 2. */
 void load_opts_parse(struct load_opts *o, int argc, char **argv);

@@ -53,6 +53,11 @@ void check_credit(struct receiver *r, struct conn *c, uint32_t pub, uint32_t upt
 		credit(r, c, pub, upto, 0);
 }
 
+static bool may_miss(const struct receiver *r, const struct conn *c)
+{
+	return c->role == ROLE_STALL || (c->role == ROLE_SLOW && r->o->may_skip);
+}
+
 /* The first message of a publisher that this connection gets. Older than asked for is fine: the server let
  * us in before our 101 was read. With no publisher of ours, nobody knows what must come first. */
 static void first(struct receiver *r, struct conn *c, struct conn_pub *cp, uint32_t seq)
@@ -61,7 +66,7 @@ static void first(struct receiver *r, struct conn *c, struct conn_pub *cp, uint3
 	track_start(&cp->track, seq);
 	if (r->o->source == SOURCE_NONE || seq <= cp->from)
 		return;
-	if (c->role == ROLE_STALL)
+	if (may_miss(r, c))
 		r->res->skipped += seq - cp->from;
 	else
 		r->res->lost += seq - cp->from;
@@ -73,7 +78,7 @@ static void odd(struct receiver *r, struct conn *c, enum track_verdict v, uint32
 	static const char *const name[] = {"", "gap", "late", "repeated"};
 	struct load_result *res = r->res;
 
-	if (c->role == ROLE_STALL && v == TRACK_GAP) {
+	if (may_miss(r, c) && v == TRACK_GAP) {
 		res->skipped += lost;
 		return;
 	}
@@ -107,6 +112,7 @@ static void deliver(struct receiver *r, struct conn *c)
 		r->res->stalled_got++;
 		return;
 	}
+	r->res->slow_got += c->role == ROLE_SLOW;
 	if (c->role == ROLE_STEADY)
 		hist_add(&r->res->latency, r->now_ns > sent ? r->now_ns - sent : 0);
 	if (c->role == ROLE_STEADY && r->o->source != SOURCE_NONE)
@@ -133,24 +139,60 @@ static bool accept_head(struct receiver *r, struct conn *c)
 	return true;
 }
 
+static bool is_ignored(const struct load_opts *o, const uint8_t *p, uint64_t len)
+{
+	for (uint32_t i = 0; i < o->ignore.n; i++) {
+		const size_t n = strlen(o->ignore.text[i]);
+
+		if (len >= n && memcmp(p, o->ignore.text[i], n) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* `n` bytes of what stands behind the payload's head: its fill, and the wrap's tail. */
+static bool rest_ok(const struct receiver *r, struct conn *c, const uint8_t *p, uint64_t n)
+{
+	const uint64_t off = c->body_off;
+	const uint64_t fill = off < c->body_fill ? u64_min(n, c->body_fill - off) : 0;
+
+	c->body_off += n;
+	if (!payload_fill_ok(c->body_seed, off, p, fill))
+		return false;
+	return n == fill || memcmp(p + fill, r->o->unwrap.tail + (off + fill - c->body_fill), n - fill) == 0;
+}
+
+/* A frame's payload up to where the fill begins. */
+static enum conn_body head_check(struct receiver *r, struct conn *c, uint8_t fin_op, const uint8_t *p,
+				 uint64_t len)
+{
+	const uint8_t want = 0x80 | (r->o->binary ? WS_BINARY : WS_TEXT);
+	const struct load_wrap *w = &r->o->unwrap;
+	const uint64_t around = w->head_len + w->tail_len;
+
+	if (unlikely(r->o->ignore.n) && is_ignored(r->o, p, len))
+		return BODY_IGNORED;
+	if (fin_op != want || len < PAYLOAD_MIN + around ||
+	    (w->head_len && memcmp(p, w->head, w->head_len) != 0) ||
+	    !payload_get(p + w->head_len, len - around, r->o->binary, &c->body, &c->body_seed))
+		return BODY_BAD;
+	c->body_off = 0;
+	c->body_fill = len - around - PAYLOAD_MIN;
+	return accept_head(r, c) ? BODY_OURS : BODY_FOREIGN;
+}
+
 static bool data_frame(struct receiver *r, struct conn *c, uint8_t fin_op, const uint8_t *p, uint64_t len,
 		       uint64_t have)
 {
-	const uint8_t want = 0x80 | (r->o->binary ? WS_BINARY : WS_TEXT);
+	const uint64_t head = r->o->unwrap.head_len + PAYLOAD_MIN;
 
-	c->body_known = false;
-	c->body_ok = true;
 	r->res->bytes += len;
+	c->body_is = BODY_FOREIGN;
 	if (r->o->no_check)
 		return true;
-	if (fin_op != want || len < PAYLOAD_MIN ||
-	    !payload_get(p, len, r->o->binary, &c->body, &c->body_seed)) {
-		c->body_ok = false;
-		return true;
-	}
-	c->body_known = accept_head(r, c);
-	c->body_off = have - PAYLOAD_MIN;
-	c->body_ok = payload_fill_ok(c->body_seed, 0, p + PAYLOAD_MIN, c->body_off);
+	c->body_is = head_check(r, c, fin_op, p, len);
+	if (c->body_is >= BODY_FOREIGN && c->body_is != BODY_IGNORED && !rest_ok(r, c, p + head, have - head))
+		c->body_is = BODY_BAD;
 	return true;
 }
 
@@ -185,10 +227,10 @@ static void op_more(void *arg, const uint8_t *p, uint64_t n)
 	struct check_arg *a = arg;
 	struct conn *c = a->c;
 
-	if (a->r->o->no_check || !c->body_ok)
+	if (a->r->o->no_check || c->body_is == BODY_BAD || c->body_is == BODY_IGNORED)
 		return;
-	c->body_ok = payload_fill_ok(c->body_seed, c->body_off, p, n);
-	c->body_off += n;
+	if (!rest_ok(a->r, c, p, n))
+		c->body_is = BODY_BAD;
 }
 
 static bool op_end(void *arg)
@@ -196,20 +238,24 @@ static bool op_end(void *arg)
 	struct check_arg *a = arg;
 	struct receiver *r = a->r;
 
+	if (a->c->body_is == BODY_IGNORED) {
+		r->res->ignored++;
+		return true;
+	}
 	if (a->c->role != ROLE_STALL) /* ours alone to write */
 		atomic_store_explicit(&r->res->deliveries,
 				      atomic_load_explicit(&r->res->deliveries, memory_order_relaxed) + 1,
 				      memory_order_relaxed);
-	if (unlikely(!a->c->body_ok)) {
+	if (unlikely(a->c->body_is == BODY_BAD)) {
 		r->res->corrupt++;
 		receiver_why(r, "connection %u: a message that is not as it was sent", a->c->index);
-	} else if (likely(a->c->body_known)) {
+	} else if (likely(a->c->body_is == BODY_OURS)) {
 		deliver(r, a->c);
 	}
 	return true;
 }
 
-const struct wsin_ops check_ops = {op_frame, op_more, op_end};
+const struct wsin_ops check_ops = {WSIN_HEAD, op_frame, op_more, op_end};
 
 static uint32_t published(const struct receiver *r, const struct conn *c, uint32_t pub)
 {

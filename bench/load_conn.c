@@ -1,12 +1,10 @@
-/* load_conn.c - the sockets of a receiver: connect, upgrade, read, leave. */
+/* load_conn.c - the sockets of a receiver: connect, read, leave. */
 #include "bench/load_conn.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -18,67 +16,82 @@
 #define IP_BIND_ADDRESS_NO_PORT 24
 #endif
 
-#define HEAD_MAX 4096 /* of an answer to the upgrade */
+#define ROUNDS_MAX 8 /* full reads of one connection in a row */
 
-/* One source address has 28,000 ports towards one target, and the kernel's search for a free one gets slow
- * when most are taken: spread over 127.0.1.x, and let connect() choose the port. */
-static int bind_source(const struct receiver *r, const struct conn *c, int fd)
+/* connect() chooses the port, not bind(): a port may then serve several pairs of addresses. */
+static int bind_source(const struct receiver *r, const struct conn *c)
 {
-	const struct sockaddr_in *to = (const void *)&r->target.ss;
-	struct sockaddr_in from = {.sin_family = AF_INET};
+	struct load_addr from;
 	int on = 1;
 
-	if (r->target.ss.ss_family != AF_INET || ntohl(to->sin_addr.s_addr) >> 24 != 127)
+	if (r->o->from.total == 0 || r->target.ss.ss_family == AF_UNIX)
 		return 0;
-	from.sin_addr.s_addr = htonl(0x7f000101u + c->index % r->o->sources);
-	if (setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on)) == -1)
+	from = load_source(&r->o->from, c->index);
+	if (setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on)) == -1)
 		return -1;
-	return bind(fd, (struct sockaddr *)&from, sizeof(from));
+	return bind(c->fd, (struct sockaddr *)&from.ss, from.len);
 }
 
-static int epoll_set(const struct receiver *r, struct conn *c, int op, uint32_t events)
+int conn_watch(const struct receiver *r, struct conn *c, int op, uint32_t events)
 {
 	struct epoll_event ev = {.events = events, .data.ptr = c};
 
 	return epoll_ctl(r->epfd, op, c->fd, &ev);
 }
 
+static bool is_reluctant(const struct conn *c)
+{
+	return c->role == ROLE_PAUSE || c->role == ROLE_STALL || c->role == ROLE_SLOW;
+}
+
 /* The window of a client that will not read is kept small, so that the server soon feels it. */
 static int open_socket(struct receiver *r, struct conn *c)
 {
-	const bool small = r->o->rcvbuf && (c->role == ROLE_PAUSE || c->role == ROLE_STALL);
 	const int size = (int)r->o->rcvbuf;
 
 	c->fd = socket(r->target.ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (c->fd == -1)
 		return -1;
-	if (small && setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)) == -1)
+	if (size && is_reluctant(c) && setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)) == -1)
 		return -1;
-	if (bind_source(r, c, c->fd) == -1)
+	if (bind_source(r, c) == -1)
 		return -1;
-	if (connect(c->fd, (struct sockaddr *)&r->target.ss, r->target.len) == -1 && errno != EINPROGRESS)
-		return -1;
-	return epoll_set(r, c, EPOLL_CTL_ADD, EPOLLOUT);
+	return connect(c->fd, (struct sockaddr *)&r->target.ss, r->target.len) == -1 && errno != EINPROGRESS
+		       ? -1
+		       : 0;
 }
 
-void conn_start(struct receiver *r, struct conn *c)
+static void start_failed(struct receiver *r, struct conn *c)
 {
+	receiver_why(r, "connection %u: connect: %m", c->index);
+	conn_gone(r, c, END_RESET);
+}
+
+void conn_start(struct receiver *r, struct conn *c, uint64_t due_ns)
+{
+	int sent;
+
 	c->state = CONN_CONNECT;
-	c->since_ns = r->now_ns;
+	c->since_ns = due_ns;
 	c->closing = c->paused = c->aimed = false;
-	memset(&c->in, 0, sizeof(c->in));
+	c->in.rem = 0;
+	c->in.stash_len = 0;
 	r->underway++;
 	if (open_socket(r, c) == -1) {
-		receiver_why(r, "connection %u: connect: %m", c->index);
-		conn_gone(r, c, END_RESET);
+		start_failed(r, c);
+		return;
 	}
+	sent = shake_send(r, c);
+	if (sent >= 0 && conn_watch(r, c, EPOLL_CTL_ADD, sent ? CONN_READS : EPOLLOUT) == -1)
+		start_failed(r, c);
 }
 
 /* When the next try, or the next visit of churn, is due. */
 static uint64_t again_ns(struct receiver *r, const struct conn *c)
 {
-	return r->now_ns +
-	       (c->role == ROLE_CHURN ? receiver_random(r, 20) : 50 + receiver_random(r, 100)) * 1000000ull;
+	const bool soon = c->role == ROLE_CHURN || c->role == ROLE_STORM;
+
+	return r->now_ns + (soon ? receiver_random(r, 20) : 50 + receiver_random(r, 100)) * 1000000ull;
 }
 
 static void gone_add(struct receiver *r, struct conn *c)
@@ -98,6 +111,27 @@ static void gone_remove(struct receiver *r, struct conn *c)
 	}
 }
 
+/* Count an end that we did not want. */
+static void count_end(struct receiver *r, struct conn *c, enum load_end end, bool shaking)
+{
+	struct load_result *res = r->res;
+
+	if (c->storming && shaking)
+		res->storm_refused++;
+	else if (shaking && !c->began && c->role != ROLE_CHURN)
+		atomic_fetch_add(&res->failed, 1);
+	else if (shaking && !r->o->may_close)
+		res->ends[end]++;
+	else if (shaking || end == END_COUNT)
+		return;
+	else if (c->role == ROLE_STALL)
+		res->stalled_ends[end]++;
+	else if (c->role == ROLE_SLOW)
+		res->slow_ends[end]++;
+	else
+		res->ends[end]++;
+}
+
 void conn_gone(struct receiver *r, struct conn *c, enum load_end end)
 {
 	const bool shaking = c->state == CONN_CONNECT || c->state == CONN_UPGRADE;
@@ -105,167 +139,135 @@ void conn_gone(struct receiver *r, struct conn *c, enum load_end end)
 	if (c->fd != -1)
 		close(c->fd); /* leaves the epoll set with it: nobody else holds the socket */
 	c->fd = -1;
+	free(c->part);
+	c->part = NULL;
 	r->underway -= shaking;
 	if (!shaking)
 		atomic_fetch_sub(&r->res->open, 1);
-	if (shaking && !c->began && c->role != ROLE_CHURN)
-		atomic_fetch_add(&r->res->failed, 1);
-	else if (shaking && !r->o->may_close)
-		r->res->ends[end]++;
-	else if (!shaking && end != END_COUNT) {
-		if (c->role == ROLE_STALL)
-			r->res->stalled_ends[end]++;
-		else
-			r->res->ends[end]++;
-	}
+	count_end(r, c, end, shaking);
 	if (c->role == ROLE_STEADY && !c->credited)
 		gone_add(r, c);
 	c->state = CONN_GONE;
 	c->since_ns = again_ns(r, c);
 }
 
-static void refused(struct receiver *r, struct conn *c, const char *what)
-{
-	receiver_why(r, "connection %u: upgrade: %s", c->index, what);
-	conn_gone(r, c, END_PROTOCOL);
-}
-
-static void send_upgrade(struct receiver *r, struct conn *c)
-{
-	char path[1024], head[2048];
-	int n, err = 0;
-	socklen_t len = sizeof(err);
-
-	if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len) == -1 || err != 0) {
-		errno = err;
-		receiver_why(r, "connection %u: connect: %m", c->index);
-		conn_gone(r, c, END_RESET);
-		return;
-	}
-	if (load_expand(path, sizeof(path), r->o->path, c->channel) == 0) {
-		refused(r, c, "path too long");
-		return;
-	}
-	n = snprintf(head, sizeof(head),
-		     "GET %s HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-		     "Sec-WebSocket-Key: " LOAD_KEY "\r\nSec-WebSocket-Version: 13\r\n%s%s\r\n",
-		     path, r->o->header ? r->o->header : "", r->o->header ? "\r\n" : "");
-	if (n < 0 || (size_t)n >= sizeof(head) || send(c->fd, head, (size_t)n, MSG_NOSIGNAL) != n ||
-	    epoll_set(r, c, EPOLL_CTL_MOD, EPOLLIN) == -1) {
-		refused(r, c, "request not sent");
-		return;
-	}
-	c->state = CONN_UPGRADE;
-}
-
-static void opened(struct receiver *r, struct conn *c)
+void conn_opened(struct receiver *r, struct conn *c)
 {
 	hist_add(&r->res->handshake, r->now_ns - c->since_ns);
 	r->underway--;
 	atomic_fetch_add(&r->res->open, 1);
 	c->state = CONN_OPEN;
+	c->since_ns = r->now_ns;
 	if (c->credited)
 		gone_remove(r, c);
 	check_open(r, c);
-	if (c->role == ROLE_STALL)
-		conn_pause(r, c);
-	if (c->role == ROLE_CHURN)
-		c->since_ns = r->now_ns + (1 + receiver_random(r, 2 * r->o->churn_ms)) * 1000000ull;
 	if (c->began || c->role == ROLE_CHURN)
 		r->res->joins++;
 	else
 		atomic_fetch_add(&r->res->opened, 1);
 	c->began = true;
+	roles_opened(r, c);
 }
 
-/* Look at the answer without taking it, so that frames behind the head stay in the socket and no connection
- * needs a buffer for a head in pieces. */
-static void read_upgrade(struct receiver *r, struct conn *c)
+/* Whose end is it, and did we want it? */
+static void ended(struct receiver *r, struct conn *c, enum load_end end, const char *how)
 {
-	char *head = (char *)r->room, *end, *accept;
-	ssize_t n = recv(c->fd, head, HEAD_MAX, MSG_PEEK);
-
-	if (n == -1 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n <= 0) {
-		refused(r, c, n == 0 ? "closed" : strerror(errno));
-		return;
-	}
-	head[n] = '\0';
-	end = strstr(head, "\r\n\r\n");
-	if (!end) {
-		if (n == HEAD_MAX)
-			refused(r, c, "answer too long");
-		return;
-	}
-	end[2] = '\0';
-	accept = strcasestr(head, "\r\nSec-WebSocket-Accept: " LOAD_ACCEPT "\r\n");
-	if (strncmp(head, "HTTP/1.1 101 ", 13) != 0 || !accept) {
-		head[strcspn(head, "\r\n")] = '\0';
-		refused(r, c, head);
-		return;
-	}
-	if (recv(c->fd, head, (size_t)(end + 4 - head), 0) != end + 4 - head) {
-		refused(r, c, "answer vanished");
-		return;
-	}
-	opened(r, c);
-}
-
-static void read_frames(struct receiver *r, struct conn *c)
-{
-	struct check_arg arg = {r, c, END_PROTOCOL};
-	ssize_t n = recv(c->fd, r->room + WSIN_STASH, READ_SIZE, 0);
-
-	if (n == -1 && (errno == EAGAIN || errno == EINTR))
-		return;
-	r->now_ns = clock_mono_ns();
-	r->res->recvs++;
-	if (n <= 0)
-		arg.end = n == 0 ? END_EOF : END_RESET;
-	else if (wsin_feed(&c->in, r->room + WSIN_STASH, (size_t)n, &check_ops, &arg) == 0)
-		return;
 	if (c->state == CONN_LEAVING) {
 		r->res->leaves++;
-		arg.end = END_COUNT;
-	} else if (c->role != ROLE_STALL) {
-		receiver_why(r, "connection %u: ended by the server (%s)", c->index,
-			     c->closing ? "Close"
-			     : n <= 0   ? "no Close"
-					: "protocol");
+		end = END_COUNT;
+	} else if (c->role != ROLE_STALL && c->role != ROLE_SLOW) {
+		receiver_why(r, "connection %u: ended by the server (%s)", c->index, how);
 	}
-	conn_gone(r, c, arg.end);
+	conn_gone(r, c, end);
+}
+
+static bool check_bytes(struct receiver *r, struct conn *c, uint8_t *p, size_t n)
+{
+	struct check_arg arg = {r, c, END_PROTOCOL};
+
+	if (wsin_feed(&c->in, p, n, &r->ops, &arg) == 0)
+		return true;
+	ended(r, c, arg.end, c->closing ? "Close" : "protocol");
+	return false;
+}
+
+enum conn_read conn_read(struct receiver *r, struct conn *c, size_t max)
+{
+	uint8_t *at = r->room + WSIN_STASH;
+	ssize_t n = recv(c->fd, at, max, 0);
+	ssize_t left = n;
+
+	if (n == -1 && (errno == EAGAIN || errno == EINTR))
+		return READ_NOTHING;
+	if (n <= 0 && c->state == CONN_UPGRADE) {
+		receiver_why(r, "connection %u: upgrade: %s", c->index, n == 0 ? "closed" : strerror(errno));
+		conn_gone(r, c, END_PROTOCOL);
+		return READ_OVER;
+	}
+	r->now_ns = clock_mono_ns();
+	r->res->recvs += c->state != CONN_UPGRADE;
+	if (n <= 0) {
+		ended(r, c, n == 0 ? END_EOF : END_RESET, "no Close");
+		return READ_OVER;
+	}
+	if (c->state == CONN_UPGRADE && (left = shake_read(r, c, (size_t)n, &at)) < 0)
+		return READ_OVER;
+	if (left > 0 && !check_bytes(r, c, at, (size_t)left))
+		return READ_OVER;
+	return (size_t)n == max ? READ_FULL : READ_SHORT;
+}
+
+/* Until a read comes short; where the server has ended it (`ends`) until that is read, for no other event
+ * comes. */
+static void read_on(struct receiver *r, struct conn *c, bool ends)
+{
+	enum conn_read was;
+	int rounds = 0;
+
+	do {
+		if (++rounds > ROUNDS_MAX &&
+		    !ends) { /* others wait, too: let epoll say once more that it is readable */
+			if (conn_watch(r, c, EPOLL_CTL_MOD, CONN_READS) == -1)
+				start_failed(r, c);
+			return;
+		}
+		was = conn_read(r, c, READ_SIZE);
+	} while (!c->paused && (was == READ_FULL || (ends && was == READ_SHORT)));
+}
+
+static void connected(struct receiver *r, struct conn *c)
+{
+	int sent, err = 0;
+	socklen_t len = sizeof(err);
+
+	if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len) == -1 || err != 0) {
+		errno = err;
+		start_failed(r, c);
+		return;
+	}
+	sent = shake_send(r, c);
+	if (sent >= 0 && conn_watch(r, c, EPOLL_CTL_MOD, sent ? CONN_READS : EPOLLOUT) == -1)
+		start_failed(r, c);
 }
 
 void conn_event(struct receiver *r, struct conn *c, uint32_t events)
 {
-	(void)events; /* an error shows in the next call on the socket as well */
-	switch (c->state) {
-	case CONN_CONNECT:
-		send_upgrade(r, c);
-		break;
-	case CONN_UPGRADE:
-		read_upgrade(r, c);
-		break;
-	case CONN_OPEN:
-	case CONN_LEAVING:
-		read_frames(r, c);
-		break;
-	default:
-		break;
-	}
+	if (c->state == CONN_CONNECT)
+		connected(r, c);
+	else if (c->state == CONN_UPGRADE || c->state == CONN_OPEN || c->state == CONN_LEAVING)
+		read_on(r, c, events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR));
 }
 
 /* Out of the set altogether: with no event asked for, epoll would still report a reset, over and over. */
 void conn_pause(struct receiver *r, struct conn *c)
 {
-	if (!c->paused && epoll_set(r, c, EPOLL_CTL_DEL, 0) == 0)
+	if (!c->paused && conn_watch(r, c, EPOLL_CTL_DEL, 0) == 0)
 		c->paused = true;
 }
 
 void conn_resume(struct receiver *r, struct conn *c)
 {
-	if (c->paused && epoll_set(r, c, EPOLL_CTL_ADD, EPOLLIN) == 0)
+	if (c->paused && conn_watch(r, c, EPOLL_CTL_ADD, CONN_READS) == 0)
 		c->paused = false;
 }
 

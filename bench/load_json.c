@@ -65,7 +65,7 @@ static void json_hist(FILE *f, const char *key, const struct hist *h)
 static void json_server(FILE *f, const struct load_run *run)
 {
 	const struct load_measured *m = run->m;
-	const double conns = load_first_clients(run->o), n = (double)run->t->r.deliveries;
+	const double conns = load_lasting(run->o), n = (double)run->t->r.deliveries;
 
 	if (!m->has_server)
 		return;
@@ -105,7 +105,10 @@ static void json_counts(FILE *f, const struct load_run *run)
 		",\"skipped\":%" PRIu64 ",\"open\":%u,",
 		r->joins, r->leaves, r->stalled_got, r->skipped, r->stalled_open);
 	json_ends(f, "closed_by", r->stalled_ends);
-	fprintf(f, "\"n\":%u},", run->o->stall);
+	fprintf(f, "\"n\":%u},\"slow\":{\"got\":%" PRIu64 ",", run->o->stall, r->slow_got);
+	json_ends(f, "closed_by", r->slow_ends);
+	fprintf(f, "\"n\":%u},\"storm_refused\":%" PRIu64 ",\"ignored\":%" PRIu64 ",\"offered_per_s\":%.0f,",
+		run->o->slow, r->storm_refused, r->ignored, load_offered(run));
 	fprintf(f,
 		"\"publish_errors\":%" PRIu64 ",\"retries\":%" PRIu64 ",\"nobody\":%" PRIu64
 		",\"throttled\":%" PRIu64 ",\"schedule_late_max_us\":%.1f,",
@@ -177,8 +180,12 @@ void load_json(FILE *f, const struct load_run *run)
 	json_counts(f, run);
 	for (int k = 0; k < LOAD_HISTS; k++)
 		json_hist(f, hist_keys[k], &r->hists[k]);
+	json_hist(f, "behind", &r->behind);
+	json_hist(f, "storm", &r->storm);
 	json_server(f, run);
-	fprintf(f, "\"client_us_per_delivery\":%.4f,", load_per(load_us(r->cpu_ns), (double)r->deliveries));
+	fprintf(f, "\"client_us_per_delivery\":%.4f,\"client_user_us_per_delivery\":%.4f,",
+		load_per(load_us(r->cpu_ns), (double)r->deliveries),
+		load_per(load_us(r->user_ns), (double)r->deliveries));
 	json_series(f, run->series);
 	json_distribution(f, r);
 	json_environment(f, run->env);

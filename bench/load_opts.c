@@ -1,77 +1,20 @@
 /* load_opts.c - the command line of the load client. */
 #include <getopt.h>
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
+#include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "bench/load.h"
 #include "bench/payload.h"
 #include "common/clock.h"
 
-static const char usage_text[] =
-	"ringcast-bench: WebSocket clients that check every message, and publishers to feed them\n"
-	"\n"
-	"clients\n"
-	"  --target ADDR      where they connect: 127.0.0.1:8080 or unix:/path (127.0.0.1:8080)\n"
-	"  --path TEMPLATE    URL path, %d = channel number (/ws/room%d)\n"
-	"  --header LINE      one more request header, e.g. 'Origin: http://x'\n"
-	"  --conns N          steady clients: must get every message once, in order (1000)\n"
-	"  --channels H       client i sits in channel i % H; 0 = a channel for each (1)\n"
-	"  --stall N          N more that never read\n"
-	"  --pause N:MS       N more that stop reading for MS and then read for MS, again and again\n"
-	"  --churn N[:MS]     N more that join, stay MS on average (200) and leave, again and again\n"
-	"  --rcvbuf BYTES     SO_RCVBUF of stalled and pausing clients, 0 = the kernel's (4096)\n"
-	"  --procs P          receiver processes (one for each 19000 clients)\n"
-	"  --sources S        source addresses 127.0.1.1.. (one for each 5000 clients, at least 4)\n"
-	"  --concurrency C    handshakes under way at once (64)\n"
-	"  --conn-rate R      handshakes a second, 0 = as fast as it goes (0)\n"
-	"  --may-close        a client that the server closes is counted, but no error\n"
-	"  --reconnect        ... and comes back (implies --may-close)\n"
-	"  --no-check         only count messages\n"
-	"publishers\n"
-	"  --publish KIND     redis, http, ws or none (none)\n"
-	"  --redis ADDR       127.0.0.1:6379 or unix:/path (127.0.0.1:6379)\n"
-	"  --http ADDR        of POST /api/publish (127.0.0.1:8081)\n"
-	"  --api-key KEY      its X-API-Key\n"
-	"  --pipeline N       up to N requests before their answers are waited for (1)\n"
-	"  --channel TEMPLATE channel name for redis and http (demo:room%d)\n"
-	"  --publishers P     processes, each with an order of its own (1)\n"
-	"  --size S[-T]       payload bytes, at least 48; a range mixes sizes (128)\n"
-	"  --binary           binary messages, never valid UTF-8\n"
-	"  --rate R           messages a second of each publisher, open loop; 0 = flat out (100)\n"
-	"  --burst B          ... in groups of B at once (1)\n"
-	"  --inflight K       messages under way at most; 0 = no limit (0 with a rate, else 64)\n"
-	"  --messages M       messages of each publisher, instead of a duration\n"
-	"  --duration S       seconds of publishing (5)\n"
-	"  --run ID           1..65535, marks our messages (random); the publisher's with --publish none\n"
-	"measuring\n"
-	"  --pid PID          the server: CPU and memory of it and all its descendants\n"
-	"  --redis-pid PID    the Redis it is fed by: CPU while publishing\n"
-	"  --idle S           hold all connections still for S seconds before publishing, then read memory "
-	"(0)\n"
-	"  --drain S          how long the last messages may take (5)\n"
-	"  --max-seconds S    everything together (60)\n"
-	"reporting\n"
-	"  --json             one line of JSON instead of the table\n"
-	"  --report FILE      a page of plots and tables (HTML) that needs nothing else\n"
-	"  --title TEXT       its heading: what was measured\n"
-	"  --hdr FILE         latencies second by second, as HdrHistogram's log\n"
-	"  --hgrm FILE        latency by percentile, as HdrHistogram's plotter takes it\n"
-	"  --progress         rates on stderr once a second, also when it is no terminal\n"
-	"  --quiet            nothing on stderr but errors\n"
-	"  --help             this text\n"
-	"\n"
-	"Status 0: all well. 1: anything lost, repeated, out of order, corrupt, closed, refused or timed "
-	"out. 2: usage.\n";
-
 /* Every option: where its value goes, and what it may be. Durations and rates are fractional numbers. */
-enum opt_kind { OPT_TEXT, OPT_FLAG, OPT_WHOLE, OPT_NUMBER, OPT_PAIR, OPT_SOURCE };
+enum opt_kind { OPT_TEXT, OPT_FLAG, OPT_WHOLE, OPT_NUMBER, OPT_PAIR, OPT_SOURCE, OPT_LIST };
 
 #define OPT_CODE  256 /* getopt's name of table[0] */
 #define AT(field) offsetof(struct load_opts, field)
@@ -85,18 +28,25 @@ static const struct opt {
 } table[] = {
 	{"target", OPT_TEXT, AT(target), 0, 0, 0, 0},
 	{"path", OPT_TEXT, AT(path), 0, 0, 0, 0},
-	{"header", OPT_TEXT, AT(header), 0, 0, 0, 0},
+	{"header", OPT_LIST, AT(headers), 0, 0, 0, 0},
+	{"subprotocol", OPT_TEXT, AT(subprotocol), 0, 0, 0, 0},
+	{"first-frame", OPT_LIST, AT(first_frames), 0, 0, 0, 0},
+	{"ignore", OPT_LIST, AT(ignore), 0, 0, 0, 0},
 	{"conns", OPT_WHOLE, AT(conns), 0, 0, 2e6, 0},
 	{"channels", OPT_WHOLE, AT(channels), 0, 0, 2e6, 0},
 	{"stall", OPT_WHOLE, AT(stall), 0, 0, 1e6, 0},
 	{"pause", OPT_PAIR, AT(pause), AT(pause_ms), 1, 1e6, ':'},
 	{"churn", OPT_PAIR, AT(churn), AT(churn_ms), 1, 1e6, ':'},
+	{"slow", OPT_PAIR, AT(slow), AT(slow_bytes), 1, 1e9, ':'},
+	{"storm", OPT_PAIR, AT(storm), AT(storm_ms), 1, 1e6, ':'},
 	{"rcvbuf", OPT_WHOLE, AT(rcvbuf), 0, 0, 1e9, 0},
 	{"procs", OPT_WHOLE, AT(procs), 0, 1, LOAD_PROCS, 0},
-	{"sources", OPT_WHOLE, AT(sources), 0, 1, 250, 0},
+	{"sources", OPT_WHOLE, AT(sources), 0, 1, 65000, 0},
+	{"source-list", OPT_TEXT, AT(source_list), 0, 0, 0, 0},
 	{"concurrency", OPT_WHOLE, AT(concurrency), 0, 1, 1e5, 0},
 	{"conn-rate", OPT_WHOLE, AT(conn_rate), 0, 0, 1e6, 0},
 	{"may-close", OPT_FLAG, AT(may_close), AT(may_close), 0, 0, 0},
+	{"may-skip", OPT_FLAG, AT(may_skip), AT(may_skip), 0, 0, 0},
 	{"reconnect", OPT_FLAG, AT(reconnect), AT(may_close), 0, 0, 0},
 	{"no-check", OPT_FLAG, AT(no_check), AT(no_check), 0, 0, 0},
 	{"publish", OPT_SOURCE, AT(source), 0, 0, 0, 0},
@@ -105,6 +55,10 @@ static const struct opt {
 	{"api-key", OPT_TEXT, AT(api_key), 0, 0, 0, 0},
 	{"channel", OPT_TEXT, AT(channel), 0, 0, 0, 0},
 	{"pipeline", OPT_WHOLE, AT(pipeline), 0, 1, 64, 0},
+	{"publish-path", OPT_TEXT, AT(publish_path), 0, 0, 0, 0},
+	{"raw", OPT_FLAG, AT(raw), AT(raw), 0, 0, 0},
+	{"wrap", OPT_TEXT, AT(wrap_text), 0, 0, 0, 0},
+	{"unwrap", OPT_TEXT, AT(unwrap_text), 0, 0, 0, 0},
 	{"publishers", OPT_WHOLE, AT(publishers), 0, 1, LOAD_PUBLISHERS, 0},
 	{"size", OPT_PAIR, AT(size_min), AT(size_max), PAYLOAD_MIN, 64 << 20, '-'},
 	{"binary", OPT_FLAG, AT(binary), AT(binary), 0, 0, 0},
@@ -133,6 +87,21 @@ static _Noreturn void usage_error(const char *what, const char *value)
 	fprintf(stderr, "ringcast-bench: %s%s%s (--help lists the options)\n", what, value ? ": " : "",
 		value ? value : "");
 	exit(2);
+}
+
+static _Noreturn void usage_errorf(const char *fmt, ...) PRINTF_LIKE(1, 2);
+
+static _Noreturn void usage_errorf(const char *fmt, ...)
+{
+	char text[256];
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	(void)n; /* cut is fine */
+	usage_error(text, NULL);
 }
 
 static double number(const char *text, double min, double max)
@@ -174,6 +143,15 @@ static enum load_source source(const char *text)
 	usage_error("unknown kind of publisher", text);
 }
 
+static void append(struct load_list *list, const char *name, const char *text)
+{
+	if (list->n == LOAD_LIST)
+		usage_errorf("--%s: at most %d", name, LOAD_LIST);
+	if (*text == '\0' || strpbrk(text, "\r\n"))
+		usage_errorf("--%s: empty, or more than one line", name);
+	list->text[list->n++] = text;
+}
+
 static void set(struct load_opts *o, const struct opt *t, char *arg)
 {
 	char *base = (char *)o;
@@ -198,12 +176,101 @@ static void set(struct load_opts *o, const struct opt *t, char *arg)
 	case OPT_SOURCE:
 		o->source = source(arg);
 		break;
+	case OPT_LIST:
+		append(at, t->name, arg);
+		break;
 	}
+}
+
+/* Enough receivers for all clients, none with more connections than it may open files. */
+static void finish_procs(struct load_opts *o)
+{
+	const uint32_t total = load_total(o);
+	struct rlimit lim;
+	uint64_t most;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim) == -1)
+		usage_error("getrlimit", strerror(errno));
+	most = lim.rlim_max == RLIM_INFINITY ? UINT32_MAX : lim.rlim_max;
+	if (most <= LOAD_FDS_OTHER)
+		usage_errorf("the limit on open files (ulimit -Hn) is %u", (unsigned)most);
+	most -= LOAD_FDS_OTHER;
+	if (o->procs == 0) {
+		uint64_t each = u64_min(most, LOAD_PER_PROC), want = (total + each - 1) / each;
+
+		if (want > LOAD_PROCS)
+			usage_errorf("%u clients need more than %d processes of %u each (ulimit -Hn)", total,
+				     LOAD_PROCS, (unsigned)each);
+		o->procs = (uint32_t)want;
+	}
+	if ((total + o->procs - 1) / o->procs > most)
+		usage_errorf("%u clients in %u processes: one may open %u (ulimit -Hn); more --procs", total,
+			     o->procs, (unsigned)most);
+}
+
+/* Where clients come from. */
+static void finish_sources(struct load_opts *o)
+{
+	const uint32_t total = load_total(o);
+	struct load_addr to;
+	uint64_t room;
+
+	if (load_addr_parse(o->target, &to) == -1)
+		usage_error("no address (1.2.3.4:80, [::1]:80 or unix:/path; no names)", o->target);
+	if (o->source_list) {
+		if (load_sources_parse(o->source_list, to.ss.ss_family, &o->from) == -1)
+			usage_error("no list of addresses of the target's kind", o->source_list);
+	} else if (load_addr_is_loopback4(&to)) {
+		load_sources_loopback(&o->from, o->sources                 ? o->sources
+						: total / 5000 + 4 < 65000 ? total / 5000 + 4
+									   : 65000);
+	} else if (o->sources) {
+		usage_error("--sources are addresses of 127.0.0.0/8; this target wants a --source-list",
+			    o->target);
+	}
+	room = u64_max(o->from.total, 1) * load_ports();
+	if (to.ss.ss_family != AF_UNIX && total > room)
+		usage_errorf("%u clients from %u addresses: one has %u ports (net.ipv4.ip_local_port_range); "
+			     "more sources",
+			     total, (unsigned)u64_max(o->from.total, 1), load_ports());
+}
+
+static void split_wrap(const char *text, struct load_wrap *w)
+{
+	const char *at = text ? strstr(text, "%s") : NULL;
+
+	if (!text)
+		return;
+	if (!at || strstr(at + 2, "%s"))
+		usage_error("a wrap has %s once, where the message stands", text);
+	*w = (struct load_wrap){text, at + 2, (uint32_t)(at - text), (uint32_t)strlen(at + 2)};
+	if (w->head_len > LOAD_WRAP_MAX || w->tail_len > LOAD_WRAP_MAX)
+		usage_errorf("a wrap has at most %d bytes on either side", LOAD_WRAP_MAX);
+}
+
+static void finish_text(struct load_opts *o)
+{
+	if (strpbrk(o->channel, "\"\\\r\n"))
+		usage_error("a channel name that JSON would have to escape", o->channel);
+	if (o->path[0] != '/' || strpbrk(o->path, " \r\n"))
+		usage_error("a path begins with / and has no blanks", o->path);
+	if (o->publish_path && (o->publish_path[0] != '/' || strpbrk(o->publish_path, " \r\n")))
+		usage_error("a path begins with / and has no blanks", o->publish_path);
+	for (uint32_t i = 0; i < o->headers.n; i++)
+		if (!strchr(o->headers.text[i], ':'))
+			usage_error("a header is Name: value", o->headers.text[i]);
+	for (uint32_t i = 0; i < o->ignore.n; i++)
+		if (strlen(o->ignore.text[i]) > PAYLOAD_MIN)
+			usage_error("too long to be ignored", o->ignore.text[i]);
+	if (o->raw && o->source != SOURCE_HTTP)
+		usage_error("--raw is for --publish http", NULL);
+	split_wrap(o->wrap_text, &o->wrap);
+	split_wrap(o->unwrap_text ? o->unwrap_text : o->wrap_text, &o->unwrap);
 }
 
 static void finish(struct load_opts *o)
 {
-	const uint32_t total = o->conns + o->stall + o->pause + o->churn;
+	const uint32_t total = load_total(o);
 
 	if (total == 0)
 		usage_error("no clients", NULL);
@@ -215,16 +282,11 @@ static void finish(struct load_opts *o)
 		usage_error("payloads hold at least 48 bytes", NULL);
 	if (o->rate <= 0 && o->inflight == 0)
 		o->inflight = 64;
-	if (o->procs == 0)
-		o->procs = (total + LOAD_PER_PROC - 1) / LOAD_PER_PROC;
-	if (o->procs > LOAD_PROCS || total / o->procs > LOAD_PER_PROC)
-		usage_error("too many clients", NULL);
-	if (o->sources == 0)
-		o->sources = total / 5000 + 4;
-	if (o->sources > 250)
-		o->sources = 250;
-	if (strpbrk(o->channel, "\"\\\r\n"))
-		usage_error("a channel name that JSON would have to escape", o->channel);
+	if (o->concurrency == 0)
+		o->concurrency = o->conn_rate ? UINT32_MAX / 2 : 64;
+	finish_procs(o);
+	finish_sources(o);
+	finish_text(o);
 	if (o->run == 0)
 		o->run = (uint32_t)(1 + (clock_mono_ns() >> 10 ^ (uint64_t)getpid() << 7) % 65535);
 }
@@ -246,7 +308,8 @@ void load_opts_parse(struct load_opts *o, int argc, char **argv)
 		.churn_ms = 200,
 		.pause_ms = 2000,
 		.rcvbuf = 4096,
-		.concurrency = 64,
+		.slow_bytes = 10000,
+		.storm_ms = 1000,
 		.redis = "127.0.0.1:6379",
 		.http = "127.0.0.1:8081",
 		.publishers = 1,
@@ -260,7 +323,7 @@ void load_opts_parse(struct load_opts *o, int argc, char **argv)
 	};
 	while ((code = getopt_long(argc, argv, "h", longopts, NULL)) != -1) {
 		if (code == 'h') {
-			fputs(usage_text, stdout);
+			fputs(load_usage, stdout);
 			exit(0);
 		}
 		if (code == '?')
@@ -270,44 +333,4 @@ void load_opts_parse(struct load_opts *o, int argc, char **argv)
 	if (optind < argc)
 		usage_error("what is that", argv[optind]);
 	finish(o);
-}
-
-size_t load_expand(char *dst, size_t size, const char *tmpl, uint32_t n)
-{
-	const char *at = strstr(tmpl, "%d");
-	int len;
-
-	if (at)
-		len = snprintf(dst, size, "%.*s%u%s", (int)(at - tmpl), tmpl, n, at + 2);
-	else
-		len = snprintf(dst, size, "%s", tmpl);
-	return len > 0 && (size_t)len < size ? (size_t)len : 0;
-}
-
-int load_addr_parse(const char *text, struct load_addr *a)
-{
-	struct sockaddr_in *in = (void *)&a->ss;
-	struct sockaddr_un *un = (void *)&a->ss;
-	const char *colon = strrchr(text, ':');
-	char host[64];
-
-	memset(a, 0, sizeof(*a));
-	if (strncmp(text, "unix:", 5) == 0) {
-		size_t n = strlen(text + 5);
-
-		if (n == 0 || n >= sizeof(un->sun_path))
-			return -1;
-		un->sun_family = AF_UNIX;
-		memcpy(un->sun_path, text + 5, n);
-		a->len = sizeof(*un);
-		return 0;
-	}
-	if (!colon || (size_t)(colon - text) >= sizeof(host))
-		return -1;
-	memcpy(host, text, (size_t)(colon - text));
-	host[colon - text] = '\0';
-	in->sin_family = AF_INET;
-	in->sin_port = htons((uint16_t)strtoul(colon + 1, NULL, 10));
-	a->len = sizeof(*in);
-	return inet_pton(AF_INET, host, &in->sin_addr) == 1 ? 0 : -1;
 }

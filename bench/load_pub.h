@@ -16,7 +16,7 @@ struct pub;
 /* A way to publish. Calls may block up to PUB_IO_MS; on failure they return -1 with p->ps->why set. */
 struct pub_way {
 	int (*open)(struct pub *p);
-	/* Hand over one message; it may stay in a buffer until flush(). */
+	/* Hand over one message (wrapped, where it is to be); it may stay in a buffer until flush(). */
 	int (*send)(struct pub *p, uint32_t channel, const uint8_t *payload, size_t len);
 	/* All that was handed over is with the server, as far as this way can tell. */
 	int (*flush)(struct pub *p);
@@ -32,7 +32,7 @@ struct pub {
 	const struct pub_way *way;
 	uint32_t number;
 	uint32_t next, done;        /* messages begun; messages that all steady clients have had */
-	uint8_t *payload;           /* size_max bytes */
+	uint8_t *message;           /* the wrap's head, size_max bytes of payload, the wrap's tail */
 	struct pollfd fds[PUB_FDS]; /* 0: wake_fd */
 	nfds_t n_fds;
 	void *state; /* the way's own */
@@ -40,6 +40,12 @@ struct pub {
 
 /* Note what went wrong, if it is the first thing, and count it. Returns -1. */
 int pub_fail(struct pub *p, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+/* The number of a publisher's connection, for templates. */
+static inline uint32_t pub_conn_number(const struct pub *p, uint32_t channel)
+{
+	return load_total(p->o) + p->number * p->o->channels + channel;
+}
 
 /* A blocking TCP or unix socket with timeouts of PUB_IO_MS. Returns the descriptor or -1 (pub_fail called).
  */

@@ -1,6 +1,5 @@
 /* load_pub_http.c - publish by POST /api/publish over one kept-alive connection: one request at a time, or
- * with
- * --pipeline up to that many before the answers to all of them are waited for. */
+ * with --pipeline up to that many before the answers to all of them are waited for. */
 #include "bench/load_pub.h"
 
 #include <errno.h>
@@ -13,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bench/load_text.h"
 #include "common/base64.h"
 
 #define ANSWER_MAX 8192
@@ -37,37 +37,71 @@ static int http_open(struct pub *p)
 	return s->fd == -1 ? -1 : 0;
 }
 
-/* The request's body. Payload letters need no escaping in JSON (payload.h). */
-static int body_make(struct pub *p, uint32_t channel, const uint8_t *payload, size_t len)
+/* As a JSON string's inside. Payload letters need no escaping (payload.h), a wrap may. */
+static int put_escaped(struct buf *b, const uint8_t *p, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		const char c = (char)p[i];
+		int rc;
+
+		if ((unsigned char)c < 0x20)
+			rc = buf_printf(b, "\\u%04x", (unsigned)c);
+		else if (c == '"' || c == '\\')
+			rc = buf_put(b, (char[2]){'\\', c}, 2);
+		else
+			rc = buf_put(b, &c, 1);
+		if (rc == -1)
+			return -1;
+	}
+	return 0;
+}
+
+static int put_base64(struct buf *b, const uint8_t *p, size_t len)
+{
+	if (buf_reserve(b, BASE64_ENCODED(len)) == -1)
+		return -1;
+	b->len += base64_encode((struct slice){(const char *)p, len}, b->p + b->len);
+	return 0;
+}
+
+/* The request's body. */
+static int body_make(struct pub *p, uint32_t channel, const uint8_t *message, size_t len)
 {
 	struct http_state *s = p->state;
 	char name[512];
+	int rc;
 
 	s->body.len = 0;
-	if (load_expand(name, sizeof(name), p->o->channel, channel) == 0)
+	if (p->o->raw)
+		return buf_put(&s->body, message, len);
+	if (load_expand(name, sizeof(name), p->o->channel, channel, pub_conn_number(p, channel)) == 0)
 		return -1;
 	if (buf_printf(&s->body, "{\"channel\":\"%s\",\"%s\":\"", name, p->o->binary ? "b64data" : "text") ==
 	    -1)
 		return -1;
-	if (!p->o->binary) {
-		if (buf_put(&s->body, payload, len) == -1)
-			return -1;
-	} else {
-		if (buf_reserve(&s->body, BASE64_ENCODED(len)) == -1)
-			return -1;
-		s->body.len +=
-			base64_encode((struct slice){(const char *)payload, len}, s->body.p + s->body.len);
-	}
-	return buf_puts(&s->body, "\"}");
+	if (p->o->binary)
+		rc = put_base64(&s->body, message, len);
+	else if (p->o->wrap_text)
+		rc = put_escaped(&s->body, message, len);
+	else
+		rc = buf_put(&s->body, message, len);
+	return rc == 0 ? buf_puts(&s->body, "\"}") : -1;
 }
 
-static int head_make(struct pub *p)
+static int head_make(struct pub *p, uint32_t channel)
 {
 	struct http_state *s = p->state;
+	const char *tmpl = p->o->publish_path ? p->o->publish_path : "/api/publish";
+	const char *type = !p->o->raw     ? "application/json"
+			   : p->o->binary ? "application/octet-stream"
+					  : "text/plain";
+	char path[1024];
 
+	if (load_expand(path, sizeof(path), tmpl, channel, pub_conn_number(p, channel)) == 0)
+		return -1;
 	if (buf_printf(&s->head,
-		       "POST /api/publish HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-		       "Content-Length: %zu\r\n",
+		       "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n", path,
+		       strncmp(p->o->http, "unix:", 5) == 0 ? "localhost" : p->o->http, type,
 		       s->body.len) == -1)
 		return -1;
 	if (p->o->api_key && buf_printf(&s->head, "X-API-Key: %s\r\n", p->o->api_key) == -1)
@@ -95,14 +129,20 @@ static int send_all(int fd, struct iovec *iov, size_t n)
 	return 0;
 }
 
-/* Bytes that an answer takes in all, 0 while that is not known. */
+/* Bytes that an answer takes in all, 0 while that is not known. Chunked ones end with an empty chunk, which a
+ * short answer of this kind holds nowhere else. */
 static size_t answer_size(const char *answer)
 {
-	const char *end = strstr(answer, "\r\n\r\n"), *length;
+	const char *end = strstr(answer, "\r\n\r\n"), *length, *chunked, *last;
 
 	if (!end)
 		return 0;
 	length = strcasestr(answer, "\r\nContent-Length:");
+	chunked = strcasestr(answer, "\r\nTransfer-Encoding: chunked\r\n");
+	if (chunked && chunked < end) {
+		last = strstr(end + 2, "\r\n0\r\n\r\n");
+		return last ? (size_t)(last + 7 - answer) : 0;
+	}
 	if (!length || length > end)
 		return (size_t)(end + 4 - answer);
 	return (size_t)(end + 4 - answer) + strtoul(length + 17, NULL, 10);
@@ -161,33 +201,33 @@ static int http_flush(struct pub *p)
 	for (; s->unanswered > 0; s->unanswered--) {
 		int status = answer_read(p);
 
-		if (status != 200)
+		if (status < 200 || status >= 300)
 			return status == -1 ? -1 : pub_fail(p, "http: status %d", status);
 	}
 	s->head.len = 0;
 	return 0;
 }
 
-static int http_queue(struct pub *p, uint32_t channel, const uint8_t *payload, size_t len)
+static int http_queue(struct pub *p, uint32_t channel, const uint8_t *message, size_t len)
 {
 	struct http_state *s = p->state;
 
-	if (body_make(p, channel, payload, len) == -1 || head_make(p) == -1 ||
+	if (body_make(p, channel, message, len) == -1 || head_make(p, channel) == -1 ||
 	    buf_put(&s->head, s->body.p, s->body.len) == -1)
 		return pub_fail(p, "out of memory");
 	return ++s->unanswered >= p->o->pipeline ? http_flush(p) : 0;
 }
 
-static int http_send(struct pub *p, uint32_t channel, const uint8_t *payload, size_t len)
+static int http_send(struct pub *p, uint32_t channel, const uint8_t *message, size_t len)
 {
 	const struct timespec pause = {.tv_nsec = 10000000};
 	struct http_state *s = p->state;
 	int status = 0;
 
 	if (p->o->pipeline > 1)
-		return http_queue(p, channel, payload, len);
+		return http_queue(p, channel, message, len);
 	s->head.len = 0;
-	if (body_make(p, channel, payload, len) == -1 || head_make(p) == -1)
+	if (body_make(p, channel, message, len) == -1 || head_make(p, channel) == -1)
 		return pub_fail(p, "out of memory");
 	for (int i = 0; i < TRIES_MAX; i++) {
 		struct iovec iov[2] = {{s->head.p, s->head.len}, {s->body.p, s->body.len}};
@@ -195,8 +235,10 @@ static int http_send(struct pub *p, uint32_t channel, const uint8_t *payload, si
 		if (send_all(s->fd, iov, 2) == -1)
 			return pub_fail(p, "http: %m");
 		status = answer_read(p);
-		if (status == 200 || status == -1 || s->fd == -1)
-			return status == 200 ? 0 : -1;
+		if (status == -1 || s->fd == -1)
+			return -1;
+		if (status >= 200 && status < 300)
+			return 0;
 		if (status != 429 && status != 503)
 			break;
 		p->ps->retries++;

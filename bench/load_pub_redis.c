@@ -1,5 +1,6 @@
 /* load_pub_redis.c - publish by PUBLISH, pipelined: one write and one read of the replies for each batch. */
 #include "bench/load_pub.h"
+#include "bench/load_text.h"
 
 #include <hiredis/hiredis.h>
 #include <stdlib.h>
@@ -68,7 +69,8 @@ static int redis_send(struct pub *p, uint32_t channel, const uint8_t *payload, s
 	struct redis_state *s = p->state;
 	char name[512];
 	const char *argv[3] = {"PUBLISH", name, (const char *)payload};
-	size_t lens[3] = {7, load_expand(name, sizeof(name), p->o->channel, channel), len};
+	size_t lens[3] = {
+		7, load_expand(name, sizeof(name), p->o->channel, channel, pub_conn_number(p, channel)), len};
 
 	if (lens[1] == 0)
 		return pub_fail(p, "channel name too long");

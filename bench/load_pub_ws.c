@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "bench/load_text.h"
 #include "bench/wsin.h"
 #include "common/wsframe.h"
 
@@ -70,19 +71,26 @@ static bool in_end(void *arg)
 	return true;
 }
 
+static int send_first_frames(struct pub *p, struct ws_link *l, uint32_t channel)
+{
+	static uint8_t frames[64u << 10];
+	ssize_t n = load_first_frames(frames, sizeof(frames), p->o, channel, pub_conn_number(p, channel));
+
+	if (n == -1 || (n > 0 && send(l->fd, frames, (size_t)n, MSG_NOSIGNAL) != n))
+		return pub_fail(p, "first frames not sent");
+	return 0;
+}
+
 static int upgrade(struct pub *p, struct ws_link *l, uint32_t channel)
 {
-	char path[1024], head[4096], *end;
+	char head[LOAD_REQUEST_MAX], *end;
+	const char *path = p->o->publish_path ? p->o->publish_path : p->o->path, *fault;
+	const size_t n = load_request(head, sizeof(head), p->o, path, channel, pub_conn_number(p, channel));
 	size_t have = 0;
-	int n;
 
-	if (load_expand(path, sizeof(path), p->o->path, channel) == 0)
-		return pub_fail(p, "path too long");
-	n = snprintf(head, sizeof(head),
-		     "GET %s HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-		     "Sec-WebSocket-Key: " LOAD_KEY "\r\nSec-WebSocket-Version: 13\r\n%s%s\r\n",
-		     path, p->o->header ? p->o->header : "", p->o->header ? "\r\n" : "");
-	if (n < 0 || (size_t)n >= sizeof(head) || send(l->fd, head, (size_t)n, MSG_NOSIGNAL) != n)
+	if (n == 0)
+		return pub_fail(p, "the request is longer than 8 KB");
+	if (send(l->fd, head, n, MSG_NOSIGNAL) != (ssize_t)n)
 		return pub_fail(p, "upgrade: request not sent");
 	for (;;) { /* byte by byte behind a peek: frames may follow */
 		ssize_t got = recv(l->fd, head + have, 1, 0);
@@ -94,9 +102,9 @@ static int upgrade(struct pub *p, struct ws_link *l, uint32_t channel)
 		if (end)
 			break;
 	}
-	if (strncmp(head, "HTTP/1.1 101 ", 13) != 0)
-		return pub_fail(p, "upgrade: %.*s", (int)strcspn(head, "\r\n"), head);
-	return 0;
+	head[have - 2] = '\0';
+	fault = load_answer_fault(p->o, head);
+	return fault ? pub_fail(p, "upgrade: %s", fault) : send_first_frames(p, l, channel);
 }
 
 static int link_open(struct pub *p, struct ws_link *l, uint32_t channel)
@@ -134,7 +142,7 @@ static int ws_open(struct pub *p)
 
 static int link_read(struct pub *p, struct ws_link *l)
 {
-	static const struct wsin_ops ops = {in_frame, in_more, in_end};
+	static const struct wsin_ops ops = {WSIN_HEAD, in_frame, in_more, in_end};
 	struct ws_state *s = p->state;
 	ssize_t n = recv(l->fd, s->room + WSIN_STASH, READ_SIZE, 0);
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -175,10 +176,12 @@ static int send_one(struct pub *p, uint64_t start_ns)
 		if (now > id.time_ns)
 			p->ps->late_max_ns = u64_max(p->ps->late_max_ns, now - id.time_ns);
 	}
-	payload_put(p->payload, size, &id, o->binary);
+	payload_put(p->message + o->wrap.head_len, size, &id, o->binary);
+	if (o->wrap.tail_len)
+		memcpy(p->message + o->wrap.head_len + size, o->wrap.tail, o->wrap.tail_len);
 	atomic_store(&p->sh->got[p->number][g % LOAD_WINDOW], 0);
 	atomic_store(&p->ps->next, ++p->next);
-	return p->way->send(p, channel, p->payload, size);
+	return p->way->send(p, channel, p->message, o->wrap.head_len + size + o->wrap.tail_len);
 }
 
 static int publish(struct pub *p)
@@ -222,11 +225,13 @@ int load_publisher(const struct load_opts *o, struct load_shared *sh, uint32_t n
 
 	p.way = way_of(o->source);
 	p.fds[0] = (struct pollfd){.fd = p.ps->wake_fd, .events = POLLIN};
-	p.payload = malloc(o->size_max);
-	if (!p.payload || prctl(PR_SET_TIMERSLACK, 1ul) == -1) {
+	p.message = malloc((size_t)o->wrap.head_len + o->size_max + o->wrap.tail_len);
+	if (!p.message || prctl(PR_SET_TIMERSLACK, 1ul) == -1) {
 		pub_fail(&p, "start: %m");
 		return 1;
 	}
+	if (o->wrap.head_len)
+		memcpy(p.message, o->wrap.head, o->wrap.head_len);
 	rc = p.way->open(&p);
 	atomic_store(&p.ps->opened, 1);
 	while (rc == 0 && atomic_load(&sh->phase) < PHASE_PUBLISH)
@@ -237,6 +242,6 @@ int load_publisher(const struct load_opts *o, struct load_shared *sh, uint32_t n
 	if (rc == 0)
 		linger(&p);
 	p.way->close(&p);
-	free(p.payload);
+	free(p.message);
 	return rc == 0 ? 0 : 1;
 }

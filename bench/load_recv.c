@@ -12,9 +12,10 @@
 #include "common/clock.h"
 
 #define EVENTS_MAX 512
-#define TICK_NS    5000000ull   /* churn and pauses */
+#define TICK_NS    5000000ull   /* churn, pauses, slow readers */
 #define SWEEP_NS   100000000ull /* deadlines of all connections: a walk over the whole table */
 #define STALLED_NS 2000000000ull
+#define STARTS_MAX 256 /* in one turn of the loop */
 
 uint32_t receiver_random(struct receiver *r, uint32_t below)
 {
@@ -35,14 +36,18 @@ void receiver_why(struct receiver *r, const char *fmt, ...)
 	(void)n; /* cut is fine */
 }
 
-static uint64_t own_cpu_ns(void)
+static uint64_t of_timeval(struct timeval tv)
+{
+	return (uint64_t)tv.tv_sec * 1000000000u + (uint64_t)tv.tv_usec * 1000u;
+}
+
+static struct load_cpu own_cpu(void)
 {
 	struct rusage u;
 
 	if (getrusage(RUSAGE_SELF, &u) == -1)
-		return 0;
-	return ((uint64_t)u.ru_utime.tv_sec + (uint64_t)u.ru_stime.tv_sec) * 1000000000u +
-	       ((uint64_t)u.ru_utime.tv_usec + (uint64_t)u.ru_stime.tv_usec) * 1000u;
+		return (struct load_cpu){0, 0};
+	return (struct load_cpu){of_timeval(u.ru_utime), of_timeval(u.ru_stime)};
 }
 
 static enum conn_role role_of(const struct load_opts *o, uint32_t index)
@@ -52,14 +57,20 @@ static enum conn_role role_of(const struct load_opts *o, uint32_t index)
 	index -= o->conns;
 	if (index < o->stall)
 		return ROLE_STALL;
-	return index < o->stall + o->pause ? ROLE_PAUSE : ROLE_CHURN;
+	index -= o->stall;
+	if (index < o->pause)
+		return ROLE_PAUSE;
+	index -= o->pause;
+	if (index < o->slow)
+		return ROLE_SLOW;
+	return index < o->slow + o->storm ? ROLE_STORM : ROLE_CHURN;
 }
 
 /* Connection i belongs to receiver i % procs; churn, which joins later, is at the end of every table. */
 static int table_make(struct receiver *r)
 {
 	const struct load_opts *o = r->o;
-	const uint32_t total = o->conns + o->stall + o->pause + o->churn;
+	const uint32_t total = load_total(o);
 	uint32_t n = 0;
 
 	r->stride = ALIGN_UP(sizeof(struct conn) + o->publishers * sizeof(struct conn_pub), 64u);
@@ -76,70 +87,41 @@ static int table_make(struct receiver *r)
 		c->role = role_of(o, i);
 		c->channel = i % o->channels;
 		c->members = load_members(o, c->channel);
+		if (c->role == ROLE_STORM) {
+			r->storm_from = r->storm_to ? r->storm_from : n;
+			r->storm_to = n + 1;
+		}
 	}
+	r->storm_next = r->storm_to;
 	r->n_conns = n;
 	return 0;
 }
 
-/* Begin first handshakes, as many as concurrency and rate allow. */
+/* Begin first handshakes, as many as concurrency and rate allow; not too many in a row, for answers come,
+ * too. With a rate an attempt's time is the one it was due at. */
 static void start_some(struct receiver *r)
 {
-	const uint32_t at_once = r->o->concurrency / r->o->procs + 1;
+	const uint32_t at_once = (r->o->concurrency + r->o->procs - 1) / r->o->procs;
 	const double rate = (double)r->o->conn_rate / r->o->procs;
 
-	while (r->next_start < r->n_conns && r->underway < at_once) {
+	for (int i = 0; i < STARTS_MAX && r->next_start < r->n_conns && r->underway < at_once; i++) {
 		struct conn *c = receiver_conn(r, r->next_start);
-		double due = (double)(r->now_ns - r->started_ns) * 1e-9 * rate;
+		uint64_t due = r->now_ns;
 
-		if (c->role == ROLE_CHURN || (rate > 0 && r->next_start >= due))
-			return;
-		r->next_start++;
-		conn_start(r, c);
-	}
-}
-
-static void tick_churn(struct receiver *r, struct conn *c)
-{
-	const bool idle = c->state == CONN_NONE || c->state == CONN_GONE;
-
-	if (idle && r->want_churn && r->now_ns >= c->since_ns) {
-		conn_start(r, c);
-	} else if (c->state == CONN_OPEN && (c->aimed || r->now_ns >= c->since_ns || !r->want_churn)) {
-		if (!c->aimed)
-			check_aim(r, c);
-		c->aimed = true; /* leaves as soon as it has all that was published by now */
-		if (r->o->no_check || r->o->source == SOURCE_NONE || check_reached(r, c))
-			conn_leave(r, c, receiver_random(r, 2));
-	} else if (c->state == CONN_LEAVING && r->now_ns >= c->since_ns) {
-		r->res->leaves++;
-		receiver_why(r, "connection %u: its Close was not answered", c->index);
-		conn_gone(r, c, END_RESET);
-	}
-}
-
-static void tick_pause(struct receiver *r, struct conn *c)
-{
-	if (c->state != CONN_OPEN || r->phase != PHASE_PUBLISH || r->now_ns < c->since_ns)
-		return;
-	if (c->paused)
-		conn_resume(r, c);
-	else
-		conn_pause(r, c);
-	c->since_ns = r->now_ns + r->o->pause_ms * 1000000ull;
-}
-
-/* The special roles stand behind all steady ones. */
-static void tick(struct receiver *r)
-{
-	for (uint32_t i = r->n_conns; i-- > 0;) {
-		struct conn *c = receiver_conn(r, i);
-
-		if (c->role == ROLE_STEADY)
-			break;
 		if (c->role == ROLE_CHURN)
-			tick_churn(r, c);
-		else if (c->role == ROLE_PAUSE)
-			tick_pause(r, c);
+			return;
+		r->now_ns = clock_mono_ns();
+		if (rate > 0) {
+			due = r->started_ns + (uint64_t)(r->next_start / rate * 1e9);
+			if (due > r->now_ns)
+				return;
+			hist_add(&r->res->behind, r->now_ns - due);
+		}
+		r->next_start++;
+		r->res->last_start_ns = r->now_ns;
+		if (r->res->first_start_ns == 0)
+			r->res->first_start_ns = r->now_ns;
+		conn_start(r, c, due);
 	}
 }
 
@@ -161,7 +143,7 @@ static void credit_gone(struct receiver *r)
 static void sweep_gone(struct receiver *r, struct conn *c)
 {
 	if (r->o->reconnect && r->phase == PHASE_PUBLISH && c->began && r->now_ns >= c->since_ns)
-		conn_start(r, c);
+		conn_start(r, c, r->now_ns);
 }
 
 static void sweep(struct receiver *r)
@@ -169,37 +151,13 @@ static void sweep(struct receiver *r)
 	for (uint32_t i = 0; i < r->n_conns; i++) {
 		struct conn *c = receiver_conn(r, i);
 
-		if (c->state == CONN_GONE && c->role != ROLE_CHURN && c->role != ROLE_STALL)
+		if (c->state == CONN_GONE && c->role != ROLE_CHURN && c->role != ROLE_STALL && !c->storming)
 			sweep_gone(r, c);
 		if ((c->state == CONN_CONNECT || c->state == CONN_UPGRADE) &&
 		    r->now_ns > c->since_ns + HANDSHAKE_NS) {
 			receiver_why(r, "connection %u: handshake timed out", c->index);
 			conn_gone(r, c, END_RESET);
 		}
-	}
-}
-
-/* PUBLISH is over: everybody reads, churn leaves. */
-static void begin_drain(struct receiver *r)
-{
-	r->want_churn = false;
-	for (uint32_t i = 0; i < r->n_conns; i++) {
-		struct conn *c = receiver_conn(r, i);
-
-		if (c->role == ROLE_PAUSE && c->state == CONN_OPEN)
-			conn_resume(r, c);
-	}
-}
-
-static void begin_publish(struct receiver *r)
-{
-	r->want_churn = true;
-	r->cpu_start_ns = own_cpu_ns();
-	for (uint32_t i = 0; i < r->n_conns; i++) {
-		struct conn *c = receiver_conn(r, i);
-
-		if (c->role == ROLE_PAUSE)
-			c->since_ns = r->now_ns + receiver_random(r, r->o->pause_ms) * 1000000ull;
 	}
 }
 
@@ -212,24 +170,13 @@ static bool all_drained(const struct receiver *r)
 
 		if (c->role == ROLE_CHURN && (c->state == CONN_OPEN || c->state == CONN_LEAVING))
 			return false;
-		if (c->state == CONN_CONNECT || c->state == CONN_UPGRADE)
+		if (c->state == CONN_CONNECT || c->state == CONN_UPGRADE || c->storming)
 			return false;
 		if (c->role != ROLE_STALL && c->role != ROLE_CHURN && c->state == CONN_OPEN &&
 		    !check_complete(r, c, &missing))
 			return false;
 	}
 	return true;
-}
-
-static void begin_stalled(struct receiver *r)
-{
-	r->stall_deadline_ns = r->now_ns + STALLED_NS;
-	for (uint32_t i = 0; i < r->n_conns; i++) {
-		struct conn *c = receiver_conn(r, i);
-
-		if (c->role == ROLE_STALL && c->state == CONN_OPEN)
-			conn_resume(r, c);
-	}
 }
 
 static bool stalled_over(const struct receiver *r)
@@ -249,18 +196,25 @@ static bool stalled_over(const struct receiver *r)
 static void enter_phase(struct receiver *r, int phase)
 {
 	r->phase = phase;
-	if (phase == PHASE_PUBLISH)
-		begin_publish(r);
+	if (phase == PHASE_PUBLISH) {
+		r->cpu_start = own_cpu();
+		roles_publish(r);
+	}
 	if (phase == PHASE_DRAIN)
-		begin_drain(r);
-	if (phase == PHASE_STALLED)
-		begin_stalled(r);
+		roles_drain(r);
+	if (phase == PHASE_STALLED) {
+		r->stall_deadline_ns = r->now_ns + STALLED_NS;
+		roles_read_stalled(r);
+	}
 }
 
 static void check_phase_end(struct receiver *r)
 {
 	if (r->phase == PHASE_DRAIN && !atomic_load(&r->res->drained) && all_drained(r)) {
-		r->res->cpu_ns = own_cpu_ns() - r->cpu_start_ns;
+		const struct load_cpu cpu = own_cpu();
+
+		r->res->user_ns = cpu.user_ns - r->cpu_start.user_ns;
+		r->res->cpu_ns = r->res->user_ns + cpu.sys_ns - r->cpu_start.sys_ns;
 		atomic_store(&r->res->drained, 1);
 	}
 	if (r->phase == PHASE_STALLED && !atomic_load(&r->res->finished) && stalled_over(r))
@@ -303,7 +257,7 @@ static void loop(struct receiver *r)
 	int phase;
 
 	while ((phase = atomic_load(&r->sh->phase)) != PHASE_STOP) {
-		const int timeout = r->phase == PHASE_CONNECT || r->n_gone ? 1 : 5;
+		const int timeout = r->phase == PHASE_CONNECT || r->n_gone || r->o->storm ? 1 : 5;
 		int n = epoll_wait(r->epfd, ev, EVENTS_MAX, timeout);
 
 		r->now_ns = clock_mono_ns();
@@ -312,10 +266,11 @@ static void loop(struct receiver *r)
 		for (int i = 0; i < n; i++)
 			conn_event(r, ev[i].data.ptr, ev[i].events);
 		start_some(r);
+		roles_storm(r);
 		credit_gone(r);
 		if (r->now_ns >= next_tick) {
 			next_tick = r->now_ns + TICK_NS;
-			tick(r);
+			roles_tick(r);
 			show(r);
 			check_phase_end(r);
 		}
@@ -333,18 +288,23 @@ int load_receiver(const struct load_opts *o, struct load_shared *sh, uint32_t pr
 	struct receiver r = {.o = o, .sh = sh, .res = &sh->res[proc], .proc = proc, .epfd = -1};
 	int rc = 1;
 
-	r.now_ns = r.started_ns = clock_mono_ns();
-	r.random = r.started_ns ^ proc;
+	r.now_ns = clock_mono_ns();
+	r.random = r.now_ns ^ proc;
+	r.ops = check_ops;
+	r.ops.head = WSIN_HEAD + o->unwrap.head_len;
 	r.run = (uint16_t)o->run;
 	r.run_known = o->source != SOURCE_NONE;
-	r.room = malloc(WSIN_STASH + READ_SIZE);
+	r.room = malloc(WSIN_STASH + HEAD_MAX + READ_SIZE);
 	r.epfd = epoll_create1(EPOLL_CLOEXEC);
 	if (r.room && r.epfd != -1 && load_addr_parse(o->target, &r.target) == 0 && table_make(&r) == 0) {
+		r.started_ns = clock_mono_ns();
 		loop(&r);
 		rc = 0;
 	} else {
 		fprintf(stderr, "receiver %u: %s\n", proc, strerror(errno));
 	}
+	for (uint32_t i = 0; i < r.n_conns; i++)
+		free(receiver_conn(&r, i)->part);
 	free(r.conns);
 	free(r.gone);
 	free(r.room);

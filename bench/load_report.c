@@ -26,18 +26,28 @@ static void add_receiver(struct load_totals *t, struct load_result *from)
 	to->never_came += from->never_came;
 	to->skipped += from->skipped;
 	to->stalled_got += from->stalled_got;
+	to->slow_got += from->slow_got;
+	to->ignored += from->ignored;
+	to->storm_refused += from->storm_refused;
 	to->joins += from->joins;
 	to->leaves += from->leaves;
 	to->recvs += from->recvs;
 	to->stalled_open += from->stalled_open;
 	to->cpu_ns += from->cpu_ns;
+	to->user_ns += from->user_ns;
+	to->last_start_ns = u64_max(to->last_start_ns, from->last_start_ns);
+	if (to->first_start_ns == 0 || (from->first_start_ns && from->first_start_ns < to->first_start_ns))
+		to->first_start_ns = from->first_start_ns;
 	for (int i = 0; i < END_COUNT; i++) {
 		to->ends[i] += from->ends[i];
 		to->stalled_ends[i] += from->stalled_ends[i];
+		to->slow_ends[i] += from->slow_ends[i];
 		t->closed += from->ends[i];
 	}
 	for (int i = 0; i < LOAD_HISTS; i++)
 		hist_merge(&to->hists[i], &from->hists[i]);
+	hist_merge(&to->behind, &from->behind);
+	hist_merge(&to->storm, &from->storm);
 	if (!t->why && from->why[0])
 		t->why = from->why;
 }

@@ -64,10 +64,13 @@ static inline double load_us(uint64_t ns)
 	return (double)ns * 1e-3;
 }
 
-/* Steady, pausing and stalled clients: those that are connected before anything is published. */
-static inline double load_first_clients(const struct load_opts *o)
+/* First handshakes begun a second, from the first to the last. */
+static inline double load_offered(const struct load_run *run)
 {
-	return (double)o->conns + o->stall + o->pause;
+	const struct load_result *r = &run->t->r;
+	const double n = (double)r->opened + r->failed;
+
+	return load_per(n - 1, (double)(r->last_start_ns - r->first_start_ns) * 1e-9);
 }
 
 #endif

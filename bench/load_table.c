@@ -75,10 +75,22 @@ static void rows_connections(struct rows *rs, const struct load_run *run)
 	rs->section = "Connections";
 	units_whole(rate, sizeof(rate), (uint64_t)load_per(r->opened, run->m->connect_s));
 	note(row_count(rs, "opened", r->opened), "in %.2f s: %s a second", run->m->connect_s, rate);
+	if (r->behind.count)
+		note(row_number(rs, "attempts a second", load_offered(run), 0, ""),
+		     "of %u asked; behind: p50 %.3f ms, p99 %.3f ms, at most %.3f ms", run->o->conn_rate,
+		     (double)hist_quantile(&r->behind, 0.5) * 1e-6,
+		     (double)hist_quantile(&r->behind, 0.99) * 1e-6, (double)r->behind.max * 1e-6);
 	row_count(rs, "failed", r->failed);
 	note_ends(row_count(rs, "closed by the server", run->t->closed), r->ends);
-	if (run->o->churn || run->o->reconnect)
+	if (run->o->churn || run->o->reconnect || run->o->storm)
 		note(row_count(rs, "joined again", r->joins), "%" PRIu64 " left", r->leaves);
+	if (run->o->storm)
+		note(row_count(rs, "storms", r->storm.count),
+		     "%u cut at once; all back: p50 %.3f ms, at most %.3f ms; %" PRIu64 " refused",
+		     run->o->storm, (double)hist_quantile(&r->storm, 0.5) * 1e-6, (double)r->storm.max * 1e-6,
+		     r->storm_refused);
+	if (run->o->slow)
+		note_ends(row_count(rs, "slow, messages read", r->slow_got), r->slow_ends);
 	if (run->o->stall == 0)
 		return;
 	row_count(rs, "stalled, open at the end", r->stalled_open);
@@ -114,7 +126,7 @@ static void rows_messages(struct rows *rs, const struct load_run *run)
 static void rows_server(struct rows *rs, const struct load_run *run)
 {
 	const struct load_measured *m = run->m;
-	const double n = (double)run->t->r.deliveries, conns = load_first_clients(run->o);
+	const double n = (double)run->t->r.deliveries, conns = load_lasting(run->o);
 
 	rs->section = "Server";
 	if (m->has_server) {
@@ -134,7 +146,8 @@ static void rows_server(struct rows *rs, const struct load_run *run)
 		row_number(rs, "Redis CPU a message",
 			   load_per(load_us(m->redis_cpu_ns), (double)m->published), 3, "us");
 	rs->section = "Load client";
-	row_number(rs, "CPU a delivery", load_per(load_us(run->t->r.cpu_ns), n), 3, "us");
+	note(row_number(rs, "CPU a delivery", load_per(load_us(run->t->r.cpu_ns), n), 3, "us"), "user %.3f",
+	     load_per(load_us(run->t->r.user_ns), n));
 }
 
 static void rows_checks(struct rows *rs, const struct load_run *run)
@@ -156,6 +169,8 @@ static void rows_checks(struct rows *rs, const struct load_run *run)
 	row_count(rs, "misrouted", r->misrouted);
 	if (r->foreign)
 		row_count(rs, "of other runs", r->foreign);
+	if (r->ignored)
+		row_count(rs, "ignored", r->ignored);
 }
 
 size_t load_rows(const struct load_run *run, struct load_row rows[LOAD_ROWS])

@@ -54,7 +54,7 @@ static ssize_t frame_take(struct wsin *w, const uint8_t *p, size_t n, const stru
 
 	if (rc <= 0)
 		return rc;
-	need = h.fin_op & 0x08 ? h.len : u64_min(h.len, WSIN_HEAD);
+	need = h.fin_op & 0x08 ? h.len : u64_min(h.len, ops->head);
 	if (n - h.size < need)
 		return 0;
 	have = u64_min(h.len, n - h.size);
