@@ -109,13 +109,13 @@ static int put_cards(FILE *f, const struct load_run *run)
 		} at[] = {{0.5, "median latency"}, {0.99, "99\u00a0% latency"}, {1, "largest latency"}};
 
 		for (size_t i = 0; i < ARRAY_LEN(at); i++) {
-			snprintf(value, sizeof(value), "%.2f", (double)hist_quantile(h, at[i].share) * 1e-6);
+			units_digits(value, sizeof(value), (double)hist_quantile(h, at[i].share) * 1e-6);
 			card(f, value, "ms", at[i].name);
 		}
 	}
 	if (run->m->has_server) {
-		snprintf(value, sizeof(value), "%.2f",
-			 load_per(load_us(run->m->cpu_ns), (double)t->r.deliveries));
+		units_digits(value, sizeof(value),
+			     load_per(load_us(run->m->cpu_ns), (double)t->r.deliveries));
 		card(f, value, "\u00b5s", "server CPU a delivery");
 	}
 	units_whole(value, sizeof(value), t->r.lost);

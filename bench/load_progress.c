@@ -18,13 +18,14 @@ static int columns(void)
 static size_t line(char *text, size_t size, const struct load_series *s, const struct load_second *now)
 {
 	const double per_s = now->length_s > 0 ? 1 / now->length_s : 0;
-	char sent[24], read[24], latency[64] = "";
+	char sent[24], read[24], p50[24], p99[24], latency[80] = "";
 	int n;
 
 	units_short(sent, sizeof(sent), (double)now->published * per_s);
 	units_short(read, sizeof(read), (double)now->deliveries * per_s);
-	if (now->n && snprintf(latency, sizeof(latency), "  p50 %.3g p99 %.3g ms", (double)now->p50_ns * 1e-6,
-			       (double)now->p99_ns * 1e-6) < 0)
+	units_digits(p50, sizeof(p50), (double)now->p50_ns * 1e-6);
+	units_digits(p99, sizeof(p99), (double)now->p99_ns * 1e-6);
+	if (now->n && snprintf(latency, sizeof(latency), "  p50 %s p99 %s ms", p50, p99) < 0)
 		latency[0] = '\0';
 	n = snprintf(text, size, "%-7s %4.0fs  %u open  %s sent/s  %s read/s  %llu errors%s",
 		     load_phase_name(now->phase), now->at_s + now->length_s, now->open, sent, read,

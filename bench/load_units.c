@@ -17,6 +17,11 @@ void units_short(char *dst, size_t size, double v)
 	snprintf(dst, size, "%.*f%s", i == 0 || v >= 99.95 ? 0 : v >= 9.995 ? 1 : 2, v, prefix[i]);
 }
 
+void units_digits(char *dst, size_t size, double v)
+{
+	snprintf(dst, size, "%.*f", v >= 99.95 ? 0 : v >= 9.995 ? 1 : v >= 0.9995 ? 2 : 3, v);
+}
+
 void units_whole(char *dst, size_t size, uint64_t v)
 {
 	char digits[24];
