@@ -270,11 +270,12 @@ void relay_resume(struct master *m)
 
 /* ---- what Redis says */
 
-static struct slice room_of(const struct redis_publication *pub)
+/* The room's channel, if it came by a Redis channel of its own. */
+static struct interest_entry *entry_of(const struct redis_publication *pub)
 {
-	const struct interest_entry *owner = pub->sub == NULL ? NULL : pub->sub->owner;
+	struct interest_entry *owner = pub->sub == NULL ? NULL : pub->sub->owner;
 
-	return owner != NULL && !owner->is_family ? interest_room(owner) : pub->room;
+	return owner != NULL && !owner->is_family ? owner : NULL;
 }
 
 /* What another replica took from a client or the API of its own. */
@@ -310,7 +311,8 @@ static bool on_publication(void *arg, const struct redis_publication *pub)
 	if (ns == NULL || (pub->origin == 0 && (ns->publish & CFG_SRC_REDIS) == 0))
 		return true;
 	drain_control(m); /* why: sequencer.h */
-	s.room = room_of(pub);
+	s.entry = entry_of(pub);
+	s.room = s.entry != NULL ? interest_room(s.entry) : pub->room;
 	/* An own message was checked when it came up; another host's may be one of a client there. */
 	s.max_size = pub->origin == 0 ? ns->max_publication : is_own ? UINT32_MAX : max_of_replica(ns);
 	set_publisher(&s, pub->token.slot, pub->token.incarnation, pub->token.request);

@@ -316,7 +316,8 @@ static void commit(struct sequencer *s, struct interest_entry *e, const struct s
 		.type = REC_PUBLICATION,
 		.opcode = v->opcode,
 		.ns = e->ns,
-		.flags = (uint16_t)((v->targets.len > 0 ? REC_TARGETED : 0) | (m->is_tracked ? REC_TRACKED : 0)),
+		.flags = (uint16_t)((v->targets.len > 0 ? REC_TARGETED : 0) |
+				    (m->is_tracked ? REC_TRACKED : 0)),
 		.hash = e->hash,
 		.seq = e->seq + 1,
 		.time_ns = m->time_ns,
@@ -346,6 +347,11 @@ static void set_full(struct sequencer *s, uint64_t need)
 	seq_flush(s); /* whoever could make space must be awake */
 }
 
+static struct interest_entry *if_wanted(struct interest_entry *e)
+{
+	return e == NULL || e->n_readers == 0 ? NULL : e;
+}
+
 /* The channel, if the record is to be committed at all. With Redis only for those who listen now; without it
  * for the history, too. *is_lost: there is no memory for it. */
 static struct interest_entry *entry_of(struct sequencer *s, uint16_t ns, struct slice room, bool *is_lost)
@@ -359,8 +365,7 @@ static struct interest_entry *entry_of(struct sequencer *s, uint16_t ns, struct 
 		*is_lost = e == NULL;
 		return e;
 	}
-	e = interest_find(&s->interest, hash, ns, room);
-	return e == NULL || e->n_readers == 0 ? NULL : e;
+	return if_wanted(interest_find(&s->interest, hash, ns, room));
 }
 
 static enum seq_result dropped(struct sequencer *s, const struct seq_message *m, struct seq_outcome *out,
@@ -406,14 +411,14 @@ static enum seq_result publish_plain(struct sequencer *s, const struct seq_messa
 	struct verdict v = {.room = m->room, .payload = m->payload};
 	char route[CFG_ROOM_MAX];
 	struct interest_entry *e;
-	bool is_lost;
+	bool is_lost = false;
 
 	if (v.room.len == 0 && m->ns->room != CFG_ROOM_NONE) {
 		v.room = (struct slice){route, seq_route(s, m->ns, m->payload, route)};
 		if (v.room.len == 0)
 			return SEQ_DROPPED;
 	}
-	e = entry_of(s, m->ns->id, v.room, &is_lost);
+	e = m->entry != NULL ? if_wanted(m->entry) : entry_of(s, m->ns->id, v.room, &is_lost);
 	if (is_lost)
 		return dropped(s, m, out, REC_OVERLOADED, COUNT_DROPPED_shed);
 	if (e == NULL && m->ns->retain != CFG_RETAIN_LAST)

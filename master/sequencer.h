@@ -136,7 +136,9 @@ enum seq_result {
 
 struct seq_message {
 	const struct cfg_namespace *ns;
-	struct slice room;    /* "" in a namespace with rooms: the payload names it (route_key) */
+	struct slice room; /* "" in a namespace with rooms: the payload names it (route_key) */
+	struct interest_entry
+		*entry;       /* not json: its channel, if the caller has it at hand; NULL: looked up */
 	struct slice payload; /* private memory: it is looked at more than once (uplinks: see below) */
 	const struct envelope *envelope; /* json: what the payload was read as; NULL: it is read here */
 	uint8_t opcode;                  /* WS_TEXT, WS_BINARY; 0: the namespace says */

@@ -109,6 +109,32 @@ uint32_t channel_find(const struct worker *w, uint64_t hash, uint16_t ns_id, str
 	return CHANNEL_NONE;
 }
 
+void channel_ahead(const struct worker *w, const uint64_t hash[CHANNEL_AHEAD], unsigned n)
+{
+	const struct channel_table *t = &w->channels;
+	uint32_t index[CHANNEL_AHEAD];
+
+	for (unsigned i = 0; i < n; i++)
+		__builtin_prefetch(bucket_of(t, hash[i]));
+	for (unsigned i = 0; i < n; i++) {
+		index[i] = *bucket_of(t, hash[i]);
+		if (index[i] == CHANNEL_NONE)
+			continue;
+		__builtin_prefetch(channel_at(t, index[i]));
+		__builtin_prefetch(&channel_at(t, index[i])->room);
+	}
+	for (unsigned i = 0; i < n; i++) {
+		const struct channel *ch = index[i] == CHANNEL_NONE ? NULL : channel_at(t, index[i]);
+
+		if (ch == NULL)
+			continue;
+		if (ch->room_len > CHANNEL_ROOM_SHORT)
+			__builtin_prefetch(ch->room.out);
+		if (ch->n > 0 && ch->cap == 0)
+			__builtin_prefetch(conn_at(&w->conns, ch->members.one));
+	}
+}
+
 /* A fresh PENDING channel, and the master is told. */
 static uint32_t create(struct worker *w, uint64_t hash, uint16_t ns, struct slice room)
 {

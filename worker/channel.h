@@ -90,6 +90,12 @@ static inline uint32_t *channel_members(struct channel *ch)
 /* The channel of a record header; CHANNEL_NONE if nobody here knows it. ns is the namespace's id. */
 uint32_t channel_find(const struct worker *w, uint64_t hash, uint16_t ns_id, struct slice room);
 
+/* Records with these hashes come next: fetch what channel_find() and a send to an only member will look at.
+ * One after the other each lookup waits for memory four times where there are many channels; here the waits
+ * of all overlap. A hint, nothing else. */
+#define CHANNEL_AHEAD 16u
+void channel_ahead(const struct worker *w, const uint64_t hash[CHANNEL_AHEAD], unsigned n);
+
 /* `c` (HANDSHAKE done) wants to be in ns:room. It becomes a member at once (returns 1), or waits in JOINING
  * (returns 0) until channel_subscribed(). -1: no memory. */
 int channel_join(struct worker *w, struct conn *c, uint16_t ns_index, struct slice room) MUST_CHECK;

@@ -579,6 +579,19 @@ static bool is_for_us(const struct worker *w, const struct rec *h)
 	return h->slot == REC_ALL || (h->slot == w->boot->slot && h->incarnation == w->boot->incarnation);
 }
 
+/* What the next records will ask of the channel table. */
+static void look_ahead(const struct worker *w, uint64_t pos, uint64_t head)
+{
+	uint64_t hash[CHANNEL_AHEAD];
+	unsigned n = 0;
+	struct rec h;
+
+	for (; n < CHANNEL_AHEAD && pos < head && rec_peek(&w->ring, pos, &h); pos += h.len)
+		hash[n++] = h.hash;
+	if (n > 1)
+		channel_ahead(w, hash, n);
+}
+
 /* Read on from `pos`. Returns the position behind what was taken. A control record ends the batch, so that it
  * acts between what came before it and what comes after: *control is set. */
 static uint64_t read_batch(struct worker *w, uint64_t pos, struct rec *h, bool *control)
@@ -590,6 +603,8 @@ static uint64_t read_batch(struct worker *w, uint64_t pos, struct rec *h, bool *
 	for (uint32_t n = 0;
 	     pos < head && n < FANOUT_RECORDS && f->bytes < FANOUT_BYTES && f->n_direct < FANOUT_DIRECT;
 	     n++) {
+		if (n % CHANNEL_AHEAD == 0)
+			look_ahead(w, pos, head);
 		if (!rec_peek(&w->ring, pos, h)) {
 			/* Reclaimed under our eyes: none of it concerned us, so skip_to is beyond it. */
 			pos = slot_skip_to(&w->slot);
