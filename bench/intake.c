@@ -215,7 +215,7 @@ static int dial_ws(uint16_t port, const char *path)
 
 static void listen_ws(uint16_t port, const char *path, bool is_stalled)
 {
-	static const struct wsin_ops ops = {on_frame, on_more, on_end};
+	static const struct wsin_ops ops = {.frame = on_frame, .more = on_more, .end = on_end};
 	static uint8_t bytes[WSIN_STASH + WS_BYTES];
 	struct wsin in = {0};
 	int fd = dial_ws(port, path);
