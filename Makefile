@@ -166,7 +166,7 @@ FUZZ_FLAGS   := $(CSTD) -w -O1 -g -fno-omit-frame-pointer $(INC) \
 FUZZ_COVER   := -fprofile-instr-generate -fcoverage-mapping
 FUZZ_BIN     := $(FUZZ:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 FUZZ_PLANT   := $(FUZZ:tests/fuzz/%.c=$(BUILD)/fuzz-plant/%)
-HEADERS      := $(wildcard common/*.h shm/*.h master/*.h worker/*.h bench/*.h)
+HEADERS      := $(wildcard common/*.h shm/*.h master/*.h worker/*.h bench/*.h tests/fuzz/*.h)
 FUZZ_LIBS     = -Wl,--as-needed $(filter-out -ljemalloc,$(LIBS))
 LLHTTP_C     := $(OBJ_LLHTTP:$(BUILD)/llhttp/%.o=$(LLHTTP)/%.c)
 

@@ -25,11 +25,12 @@ static int find(void *handle, const char *name, void *function, size_t size)
 
 int curl_lib_load(const char **why)
 {
-	void *handle;
+	static void *handle; /* kept when a function is missing: the next try finds the same */
 
 	if (is_loaded)
 		return 0;
-	handle = dlopen(CURL_LIB_NAME, RTLD_LAZY | RTLD_LOCAL);
+	if (handle == NULL)
+		handle = dlopen(CURL_LIB_NAME, RTLD_LAZY | RTLD_LOCAL);
 	if (handle == NULL) {
 		*why = dlerror();
 		return -1;

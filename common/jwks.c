@@ -117,8 +117,7 @@ static EVP_PKEY *from_der(const char *name, const unsigned char *der, long len, 
 	return key;
 }
 
-/* Has the reader stopped because nothing more begins, or because what begins is damaged? */
-static bool is_end_of_pem(void)
+bool jwks_is_end_of_pem(void)
 {
 	unsigned long e = ERR_peek_last_error();
 
@@ -146,7 +145,7 @@ static int parse_pem(struct jwks *out, struct slice text, unsigned algorithms, c
 		OPENSSL_free(header);
 		OPENSSL_clear_free(der, (size_t)len);
 	}
-	if (rc == 0 && !is_end_of_pem()) {
+	if (rc == 0 && !jwks_is_end_of_pem()) {
 		*wrong = "a block of PEM is damaged";
 		rc = -1;
 	}

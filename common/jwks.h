@@ -37,4 +37,9 @@ struct jwks {
 int jwks_parse(struct jwks *out, struct slice text, unsigned algorithms, const char **wrong) MUST_CHECK;
 void jwks_free(struct jwks *k);
 
+/* Behind the last PEM_read_bio...() that returned nothing: has it stopped because nothing more begins, and
+ * not because what begins is damaged? Of OpenSSL's errors it needs those since ERR_clear_error() before the
+ * first read. */
+bool jwks_is_end_of_pem(void);
+
 #endif

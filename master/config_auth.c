@@ -102,19 +102,19 @@ static void must_be_given(struct scan_doc *doc, const struct scan_section *sec, 
 static bool has_certificates(const struct cfg_auth *a)
 {
 	BIO *bio = BIO_new_mem_buf(a->ca_text, (int)a->ca_len);
-	unsigned long e;
 	X509 *x;
 	size_t n = 0;
+	bool is_whole;
 
 	ERR_clear_error();
 	while (bio != NULL && (x = PEM_read_bio_X509(bio, NULL, NULL, NULL)) != NULL) {
 		X509_free(x);
 		n++;
 	}
-	e = ERR_peek_last_error();
+	is_whole = jwks_is_end_of_pem();
 	BIO_free(bio);
 	ERR_clear_error();
-	return n > 0 && ERR_GET_LIB(e) == ERR_LIB_PEM && ERR_GET_REASON(e) == PEM_R_NO_START_LINE;
+	return n > 0 && is_whole;
 }
 
 /* Read here, since a worker may have no right to. */

@@ -520,7 +520,8 @@ static void check_memory(struct scan_doc *doc, const struct config *c)
 	uint64_t least = c->ring.size + c->workers * (8ull << 20) + (16ull << 20);
 
 	if (c->memory_limit != 0 && c->memory_limit < least)
-		build_problem(doc, doc->sections[0], "memory_limit", "must leave 16m and 8m a worker beside ring.size: at least %llum",
+		build_problem(doc, doc->sections[0], "memory_limit",
+			      "must leave 16m and 8m a worker beside ring.size: at least %llum",
 			      (unsigned long long)((least + (1 << 20) - 1) >> 20));
 }
 

@@ -100,17 +100,19 @@ static void start_watching(struct worker *w)
  * beyond stays queued, and the listeners are looked at again a little later. */
 static bool has_credit(struct worker *w)
 {
-	uint64_t rate = w->config->stop.accept_rate, share = u64_max(rate / w->config->workers, 1);
-	uint64_t most = u64_max(share * PACE_MS, 1000);
+	uint64_t rate = w->config->stop.accept_rate, share, most;
 
 	if (rate == 0)
 		return true;
+	share = u64_max(rate / w->config->workers, 1);
+	most = u64_max(share * PACE_MS, 1000);
 	w->accept_credit = u64_min(w->accept_credit + (w->now_ms - w->accept_credit_ms) * share, most);
 	w->accept_credit_ms = w->now_ms;
 	if (w->accept_credit >= 1000)
 		return true;
 	for (size_t i = 0; i < w->n_acceptors; i++)
 		ev_io_stop(w->loop, &w->acceptors[i].io);
+	ev_timer_stop(w->loop, &w->accept_timer); /* a listener that came back meanwhile found it running */
 	ev_timer_set(&w->accept_timer, (double)u64_max(1000 / share, PACE_MS / 2) / 1e3, 0.);
 	ev_timer_start(w->loop, &w->accept_timer);
 	return false;

@@ -67,7 +67,7 @@ struct session {
 	bool is_held : 1;
 };
 
-_Static_assert(sizeof(struct session) <= 48, "session: one for each identified connection");
+_Static_assert(sizeof(struct session) == 40, "session: one for each identified connection");
 
 #define SESSION_SEGMENT_BITS 8u
 #define SESSION_SEGMENT      (1u << SESSION_SEGMENT_BITS)

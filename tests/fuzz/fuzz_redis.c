@@ -16,6 +16,7 @@
 #include "common/wsframe.h"
 #include "master/redis_int.h"
 #include "master/redis_resp.h"
+#include "tests/fuzz/script.h"
 
 #define NAMES      5
 #define TOKENS_MAX 4096
@@ -388,19 +389,6 @@ static void serve(enum redis_link_kind kind, bool refuse)
 }
 
 /* ---- the script ---- */
-
-struct script {
-	const uint8_t *p;
-	size_t len;
-};
-
-static uint8_t next(struct script *s)
-{
-	if (s->len == 0)
-		return 0;
-	s->len--;
-	return *s->p++;
-}
 
 static void turn(void)
 {

@@ -23,6 +23,7 @@
 #include "master/redis_cmd.h"
 #include "master/relay.h"
 #include "master/survey.h"
+#include "tests/fuzz/script.h"
 
 #define ORIGIN    0x1122334455667788u
 #define CALLS_MAX 64
@@ -48,19 +49,6 @@ static struct {
 	struct call call[CALLS_MAX];
 	unsigned n_calls, n_orders, n_asked, n_answered;
 } w;
-
-struct script {
-	const uint8_t *p;
-	size_t len;
-};
-
-static uint8_t next(struct script *s)
-{
-	if (s->len == 0)
-		return 0;
-	s->len--;
-	return *s->p++;
-}
 
 /* A piece of the script as memory of its own, so that a read past its end is seen. */
 static struct slice piece(struct script *s)
