@@ -166,6 +166,7 @@ def test_keys_of_ours_mean_nothing_in_a_publisher_s_text(ringcast, redis_server,
     here, there, replica = connect(server.url("/news")), connect(other.url("/news")), original("news_channel")
     raw = redis_server.client().pubsub()
     raw.subscribe("news_channel")
+    assert raw.get_message(timeout=20)["type"] == "subscribe"
     for n in range(3):  # the same id each time: would be taken for repeated
         publish(server, "news", {"_rc_ask": 1, "n": n, "_rc_origin": "00000000000000ff", "_rc_id": 7, "_keep": 1})
         assert json.loads(here.recv()) == json.loads(there.recv()) == {"n": n}
